@@ -1,0 +1,133 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// GPUConfig configures GPU requests (class gpu.hostler.dev).
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type GPUConfig struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// DriverCapabilities are the parts of the driver that a container sees, as
+	// in NVIDIA_DRIVER_CAPABILITIES: compute, utility, graphics, video,
+	// display, ngx, compat32. Default: compute and utility.
+	DriverCapabilities []string `json:"driverCapabilities,omitempty"`
+}
+
+// RDMAMode says what a pod gets of its NIC's RDMA device.
+type RDMAMode string
+
+const (
+	// RDMAAuto injects the device's character devices if the NIC has an RDMA device.
+	RDMAAuto RDMAMode = "Auto"
+	// RDMANone injects none.
+	RDMANone RDMAMode = "None"
+)
+
+// NICConfig configures NIC requests (class nic.hostler.dev).
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type NICConfig struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// InterfaceName inside the pod, 1 to 15 characters. Default: the name that
+	// the netdev has on the host. A request for several NICs cannot set it.
+	InterfaceName string `json:"interfaceName,omitempty"`
+	// Addresses with prefix length, "10.1.0.5/24" or "2001:db8::5/64".
+	Addresses []string `json:"addresses,omitempty"`
+	// Routes through this interface.
+	Routes []Route `json:"routes,omitempty"`
+	// MTU in bytes, 68 to 65535. Default: unchanged.
+	MTU *int32 `json:"mtu,omitempty"`
+	// RDMA is Auto or None. Default: Auto.
+	RDMA RDMAMode `json:"rdma,omitempty"`
+	// Networks are NetworkAttachmentDefinitions whose CNI chains are run for
+	// the device after it has been moved into the pod. At most one for now.
+	Networks []NetworkReference `json:"networks,omitempty"`
+}
+
+// Route is one route in the pod's main table.
+type Route struct {
+	// Destination prefix, "0.0.0.0/0" for the default route.
+	Destination string `json:"destination"`
+	// Gateway address; empty for a directly connected prefix.
+	Gateway string `json:"gateway,omitempty"`
+}
+
+// NetworkReference names a NetworkAttachmentDefinition.
+type NetworkReference struct {
+	Name string `json:"name"`
+	// Namespace defaults to the claim's.
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// DNSMode says which resolvers an egress scope lets through.
+type DNSMode string
+
+const (
+	// DNSClusterResolver allows port 53 to the pod's own resolvers only.
+	DNSClusterResolver DNSMode = "ClusterResolver"
+	// DNSNone allows no name resolution.
+	DNSNone DNSMode = "None"
+)
+
+// KernelBypass says what happens when a scoped pod holds an RDMA device, whose
+// verbs bypass netfilter and BPF.
+type KernelBypass string
+
+const (
+	KernelBypassDeny  KernelBypass = "Deny"
+	KernelBypassAllow KernelBypass = "Allow"
+)
+
+// EgressConfig is an inline egress scope (class egress.hostler.dev): what the
+// pod that holds the claim may talk to. What no rule allows is refused.
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type EgressConfig struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// Allow lists at most 64 rules. None: nothing leaves the pod.
+	Allow []EgressRule `json:"allow,omitempty"`
+	// DNS is ClusterResolver or None. Default: ClusterResolver.
+	DNS DNSMode `json:"dns,omitempty"`
+	// Never lists prefixes that are denied whatever a rule allows, in addition
+	// to the built-in ones (link-local and cloud metadata addresses).
+	Never []string `json:"never,omitempty"`
+	// KernelBypass is Deny or Allow. Default: Deny.
+	KernelBypass KernelBypass `json:"kernelBypass,omitempty"`
+}
+
+// EgressRule allows some destinations on some ports.
+type EgressRule struct {
+	// Name appears in counters and logs; unique within the scope, a DNS label.
+	Name string `json:"name"`
+	// To lists destinations; at least one.
+	To []EgressPeer `json:"to"`
+	// Ports lists destination ports; at least one.
+	Ports []EgressPort `json:"ports"`
+}
+
+// EgressPeer is a set of destinations. Exactly one member is set.
+type EgressPeer struct {
+	CIDR *CIDRPeer `json:"cidr,omitempty"`
+}
+
+// CIDRPeer is a prefix with holes.
+type CIDRPeer struct {
+	CIDR string `json:"cidr"`
+	// Except lists prefixes inside CIDR that are left out.
+	Except []string `json:"except,omitempty"`
+}
+
+// EgressProtocol is TCP, UDP or SCTP.
+type EgressProtocol string
+
+// EgressPort is one destination port or a range of them.
+type EgressPort struct {
+	// Protocol is TCP, UDP or SCTP. Default: TCP.
+	Protocol EgressProtocol `json:"protocol,omitempty"`
+	Port     int32          `json:"port"`
+	// EndPort, if set, makes a range Port..EndPort.
+	EndPort int32 `json:"endPort,omitempty"`
+}
