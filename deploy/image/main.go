@@ -31,14 +31,14 @@ import (
 type program struct {
 	name, pkg string
 	// cgo: the agent dlopens the NVML library and so needs a dynamic C library;
-	// the hooks run on the host and must be static.
+	// our hook runs on any host and is static. NVIDIA's hook links go-nvml.
 	cgo bool
 }
 
 var programs = []program{
 	{"hostler", "./cmd/hostler", true},
 	{"hostler-gate", "./cmd/hostler-gate", false},
-	{"nvidia-cdi-hook", "github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook", false},
+	{"nvidia-cdi-hook", "github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook", true},
 }
 
 func main() {
