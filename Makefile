@@ -1,0 +1,51 @@
+# Hostler's commands. `make demo` and `make test` do all their set-up themselves
+# on a fresh machine with Go, apt and root.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+MACHINE ?= dgx-h100
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE   := localhost/hostler-dev/hostler:dev
+TAR     := bin/hostler-image.tar
+CLUSTER := go run ./test/cluster/cmd/cluster
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps:
+	@test/deps.sh
+
+.PHONY: demo demo-down
+demo: deps ## A GPU node comes alive: drawn, published, allocated, measured, broken, healed
+	@go run ./test/demo up
+demo-down: cluster-down ## Remove everything that the demo made
+
+.PHONY: test test-unit test-e2e test-vm bench lint
+test: deps ## All tests: unit with the race detector, real cluster, emulated machine
+	@test/all.sh
+test-unit: deps ## Unit, property and network namespace tests
+	@test/unit.sh
+test-e2e: deps image-race ## Scenarios in a real one-node cluster
+	HOSTLER_E2E=1 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go tool -modfile=test/tools/go.mod gotestsum --format testname -- -count=1 -timeout 30m ./test/cluster/... ./test/e2e/...
+test-vm: deps ## The agent's discovery in an emulated machine with real SR-IOV and RDMA
+	HOSTLER_VM=1 go tool -modfile=test/tools/go.mod gotestsum --format testname -- -count=1 -timeout 20m ./test/vm/...
+bench: deps image ## Measure against the budgets; writes .run/bench.json
+	@go run ./test/bench
+lint: ## gofmt, go vet and golangci-lint
+	@test/lint.sh
+
+.PHONY: image image-race
+image: deps ## The container image as an archive, bin/hostler-image.tar
+	@go run ./deploy/image -output $(TAR) -bin bin -tag $(IMAGE) -version $(VERSION)
+image-race: deps
+	@go run ./deploy/image -race -output bin/race/hostler-image.tar -bin bin/race -tag $(IMAGE) -version $(VERSION)
+
+.PHONY: cluster-up deploy cluster-down
+cluster-up: deps ## A real Kubernetes 1.37 on this machine, its node a simulated MACHINE=dgx-h100
+	@$(CLUSTER) up --machine $(MACHINE)
+deploy: image ## Image and chart into the cluster
+	@$(CLUSTER) deploy --image $(TAR)
+cluster-down: ## Remove the cluster and everything it made
+	@$(CLUSTER) down
