@@ -46,20 +46,21 @@ func main() {
 	bin := flag.String("bin", "bin", "where to leave the binaries")
 	tag := flag.String("tag", "localhost/hostler-dev/hostler:dev", "the image's name")
 	version := flag.String("version", "dev", "version that the binaries report")
+	race := flag.Bool("race", false, "build the agent with the race detector, for tests")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := build(ctx, *out, *bin, *tag, *version); err != nil {
+	if err := build(ctx, *out, *bin, *tag, *version, *race); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func build(ctx context.Context, out, bin, tag, version string) error {
+func build(ctx context.Context, out, bin, tag, version string, race bool) error {
 	files := map[string]string{} // path in the image → path here
 	for _, p := range programs {
 		path := filepath.Join(bin, p.name)
-		if err := compile(ctx, p, path, version); err != nil {
+		if err := compile(ctx, p, path, version, race); err != nil {
 			return err
 		}
 		files["usr/bin/"+p.name] = path
@@ -78,13 +79,17 @@ func build(ctx context.Context, out, bin, tag, version string) error {
 	return write(layer, out, tag, version)
 }
 
-func compile(ctx context.Context, p program, path, version string) error {
+func compile(ctx context.Context, p program, path, version string, race bool) error {
 	cgo := "0"
 	if p.cgo {
 		cgo = "1"
 	}
 	started := time.Now()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", path, p.pkg)
+	args := []string{"build", "-trimpath", "-ldflags", "-s -w -X main.version=" + version, "-o", path}
+	if race && p.name == "hostler" {
+		args = append(args, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, p.pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
