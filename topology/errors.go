@@ -1,0 +1,8 @@
+// Errors that readers of the machine share with the observer.
+package topology
+
+import "errors"
+
+// ErrDriverMissing says that the node has no accelerator driver (yet). The
+// observer publishes it as DriverMissing: a state of the node, not a fault.
+var ErrDriverMissing = errors.New("no accelerator driver is installed")

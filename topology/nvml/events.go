@@ -1,0 +1,186 @@
+// WatchEvents delivers what the driver reports of its own accord. A GPU that
+// cannot register costs its own events only, GPUs that appear later are registered
+// when the session next enumerates them, and nothing polls faster than once a second.
+package nvml
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+	"k8s.io/klog/v2"
+)
+
+// EventKind says what happened.
+type EventKind string
+
+const (
+	EventXID            EventKind = "XID"
+	EventECC            EventKind = "ECC"            // double-bit (uncorrected) error
+	EventPageRetirement EventKind = "PageRetirement" // a memory page or row was retired, or could not be
+	EventPoison         EventKind = "Poison"         // poisoned data was consumed
+	EventRecoveryAction EventKind = "RecoveryAction" // field 230 changed: probe the GPU
+	EventUnavailable    EventKind = "Unavailable"    // the GPU can no longer be used
+	// EventLost: some GPU fell off the bus. NVML does not say which: PCI is "", probe all.
+	EventLost EventKind = "Lost"
+)
+
+// Event is one report of the driver.
+type Event struct {
+	// PCI is the GPU's canonical address, "" only for EventLost.
+	PCI  string
+	Kind EventKind
+	// XID is the number of an EventXID.
+	XID uint64
+	// GPUInstance and ComputeInstance narrow the event to a MIG instance, nil for the whole GPU.
+	GPUInstance, ComputeInstance *uint32
+}
+
+var eventKinds = map[uint64]EventKind{
+	nvml.EventTypeXidCriticalError:      EventXID,
+	nvml.EventTypeDoubleBitEccError:     EventECC,
+	nvml.EventTypeDramRetirementEvent:   EventPageRetirement,
+	nvml.EventTypeDramRetirementFailure: EventPageRetirement,
+	nvml.EventTypeFatalPoisonError:      EventPoison,
+	nvml.EventTypeNonFatalPoisonError:   EventPoison,
+	nvml.EventTypeGpuUnavailableError:   EventUnavailable,
+	nvml.EventTypeGpuRecoveryAction:     EventRecoveryAction,
+}
+
+// waitMilliseconds bounds one nvmlEventSetWait, and so how long WatchEvents
+// needs to notice that ctx is done or that a GPU was added. An event ends it at once.
+const waitMilliseconds = 1000
+
+// WatchEvents registers for the events of every GPU and calls deliver for each,
+// one after another, until ctx is done (nil) or the driver goes away (ErrDriverGone).
+// It is ErrNotSupported if the library has no events.
+func (s *Session) WatchEvents(ctx context.Context, deliver func(Event)) error {
+	for _, symbol := range []string{"nvmlEventSetCreate", "nvmlEventSetFree", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes", "nvmlEventSetWait_v2"} {
+		if !s.has(symbol) {
+			return fmt.Errorf("watch GPU events: the library lacks %s: %w", symbol, ErrNotSupported)
+		}
+	}
+	if _, _, err := s.enumerate(ctx); err != nil {
+		return fmt.Errorf("watch GPU events: %w", err)
+	}
+	set, err := call(ctx, s.system, "nvmlEventSetCreate", s.api.EventSetCreate)
+	if err != nil {
+		return fmt.Errorf("watch GPU events: %w", err)
+	}
+	w := &watch{
+		session: s, set: set, registered: map[nvml.Device]string{},
+		lane: newLane("NVML events", waitMilliseconds*time.Millisecond+s.timeout),
+	}
+	defer w.free(ctx)
+	for ctx.Err() == nil {
+		w.registerNew(ctx)
+		event, err := w.next(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, ErrLost):
+			deliver(Event{Kind: EventLost})
+			pause(ctx) // NVML repeats the answer at once for as long as the GPU is away
+		case errors.Is(err, ErrDriverGone):
+			return fmt.Errorf("watch GPU events: %w", err)
+		case err != nil:
+			klog.FromContext(ctx).Error(err, "Waiting for GPU events failed, trying again")
+			pause(ctx)
+		case event != nil:
+			deliver(*event)
+		}
+	}
+	return nil
+}
+
+type watch struct {
+	session    *Session
+	lane       *lane // of the event set: it must not be freed while a wait is out
+	set        nvml.EventSet
+	registered map[nvml.Device]string // handle to PCI address
+}
+
+// registerNew adds the GPUs that are not in the set yet.
+func (w *watch) registerNew(ctx context.Context) {
+	w.session.mu.Lock()
+	var fresh []*device
+	for _, d := range w.session.gpus {
+		if _, ok := w.registered[d.nvml()]; !ok {
+			fresh = append(fresh, d)
+		}
+	}
+	w.session.mu.Unlock()
+	for _, d := range fresh {
+		h := d.nvml()
+		w.registered[h] = d.pci // one try per handle: a refusal does not change by asking again
+		supported, err := call(ctx, d.lane, "nvmlDeviceGetSupportedEventTypes", h.GetSupportedEventTypes)
+		if err == nil {
+			_, err = call(ctx, d.lane, "nvmlDeviceRegisterEvents", func() (struct{}, nvml.Return) {
+				return struct{}{}, h.RegisterEvents(supported&wantedEvents(), w.set)
+			})
+		}
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "The GPU's events cannot be watched; its faults are found by probing only", "gpu", d.pci)
+		}
+	}
+}
+
+func wantedEvents() uint64 {
+	var mask uint64
+	for eventType := range eventKinds {
+		mask |= eventType
+	}
+	return mask
+}
+
+// next waits for one event; nil if none came within the wait.
+func (w *watch) next(ctx context.Context) (*Event, error) {
+	raw, err := call(ctx, w.lane, "nvmlEventSetWait_v2", func() (nvml.EventData, nvml.Return) {
+		event, ret := w.set.Wait(waitMilliseconds)
+		if ret == nvml.ERROR_TIMEOUT {
+			return nvml.EventData{EventType: nvml.EventTypeNone}, nvml.SUCCESS
+		}
+		return event, ret
+	})
+	if err != nil {
+		return nil, err
+	}
+	kind, ok := eventKinds[raw.EventType]
+	if !ok {
+		return nil, nil
+	}
+	pci, ok := w.registered[raw.Device]
+	if !ok {
+		return nil, fmt.Errorf("event %s came from a GPU that is not registered", kind)
+	}
+	event := &Event{PCI: pci, Kind: kind, GPUInstance: instance(raw.GpuInstanceId), ComputeInstance: instance(raw.ComputeInstanceId)}
+	if kind == EventXID {
+		event.XID = raw.EventData
+	}
+	return event, nil
+}
+
+// instance: NVML says 0xFFFFFFFF for "not a MIG instance".
+func instance(id uint32) *uint32 {
+	if id == 0xFFFFFFFF {
+		return nil
+	}
+	return &id
+}
+
+func (w *watch) free(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	if _, err := call(ctx, w.lane, "nvmlEventSetFree", func() (struct{}, nvml.Return) { return struct{}{}, w.set.Free() }); err != nil {
+		klog.FromContext(ctx).Error(err, "The NVML event set could not be freed")
+	}
+}
+
+func pause(ctx context.Context) {
+	timer := time.NewTimer(waitMilliseconds * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
