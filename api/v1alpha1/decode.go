@@ -1,0 +1,143 @@
+package v1alpha1
+
+// Strict decoding. What a user wrote and Hostler does not know is an error that
+// names the field, what was written and what would have been right: an ignored
+// "alow:" in an egress scope or "mttu:" on a NIC would be discovered in
+// production. Decoding neither defaults nor validates, because a class's config
+// and a claim's are merged first and "unset" must still be told from "default".
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	serializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"sigs.k8s.io/yaml"
+)
+
+// Decode reads the opaque config of a claim or class, JSON or YAML. The result
+// is a *GPUConfig, *NICConfig or *EgressConfig.
+func Decode(raw []byte) (runtime.Object, error) {
+	return decode(raw, claimConfigs())
+}
+
+// DecodeAgentConfig reads the agent's config file.
+func DecodeAgentConfig(raw []byte) (*AgentConfig, error) {
+	object, err := decode(raw, []runtime.Object{&AgentConfig{}})
+	if err != nil {
+		return nil, err
+	}
+	return object.(*AgentConfig), nil
+}
+
+func decode(raw []byte, accepted []runtime.Object) (runtime.Object, error) {
+	object, err := objectFor(raw, accepted)
+	if err != nil {
+		return nil, err
+	}
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(GroupVersion(), object)
+	strict := serializer.NewSerializerWithOptions(serializer.DefaultMetaFactory, scheme, scheme,
+		serializer.SerializerOptions{Yaml: true, Strict: true})
+	if _, _, err := strict.Decode(raw, nil, object); err != nil {
+		return nil, explain(err, object)
+	}
+	return object, nil
+}
+
+// objectFor picks the accepted kind that raw declares itself to be.
+func objectFor(raw []byte, accepted []runtime.Object) (runtime.Object, error) {
+	var names []string
+	for _, candidate := range accepted {
+		names = append(names, kindOf(candidate))
+	}
+	choice := strings.Join(names, ", ")
+	var declared metav1.TypeMeta
+	if err := yaml.Unmarshal(raw, &declared); err != nil {
+		return nil, fmt.Errorf("config is neither JSON nor YAML (%w); write one object with apiVersion %s and kind %s", err, GroupVersion(), choice)
+	}
+	if declared.APIVersion != GroupVersion().String() {
+		return nil, fmt.Errorf("apiVersion: %q is not known; write %q", declared.APIVersion, GroupVersion())
+	}
+	for i, name := range names {
+		if name == declared.Kind {
+			return accepted[i], nil
+		}
+	}
+	return nil, fmt.Errorf("kind: %q is not known in %s here; write one of %s", declared.Kind, GroupVersion(), choice)
+}
+
+func kindOf(object runtime.Object) string { return reflect.TypeOf(object).Elem().Name() }
+
+var unknownField = regexp.MustCompile(`^unknown field "(.*)"$`)
+
+// explain turns the decoder's complaints into sentences with a remedy.
+func explain(err error, object runtime.Object) error {
+	strict, isStrict := runtime.AsStrictDecodingError(err)
+	if !isStrict {
+		var wrongType *json.UnmarshalTypeError
+		if errors.As(err, &wrongType) {
+			return fmt.Errorf("%s: field %q holds a %s where a %s is expected; correct the value: %w", kindOf(object), wrongType.Field, wrongType.Value, wrongType.Type, err)
+		}
+		return fmt.Errorf("%s cannot be read: %w; correct the value that is named", kindOf(object), err)
+	}
+	var sentences []error
+	for _, fault := range strict.Errors() {
+		match := unknownField.FindStringSubmatch(fault.Error())
+		if match == nil {
+			sentences = append(sentences, fmt.Errorf("%s: %w; remove all but one", kindOf(object), fault))
+			continue
+		}
+		sentences = append(sentences, fmt.Errorf("%s: unknown field %q; correct its spelling or remove it, the fields there are: %s",
+			kindOf(object), match[1], strings.Join(fieldsBeside(reflect.TypeOf(object), match[1]), ", ")))
+	}
+	return errors.Join(sentences...)
+}
+
+var index = regexp.MustCompile(`\[[^]]*\]`)
+
+// fieldsBeside lists the JSON names of the struct that the last element of path
+// was looked for in.
+func fieldsBeside(t reflect.Type, path string) []string {
+	parents := strings.Split(index.ReplaceAllString(path, ""), ".")
+	t = structOf(t)
+	for _, name := range parents[:len(parents)-1] {
+		next, ok := jsonFields(t)[name]
+		if !ok {
+			break
+		}
+		t = structOf(next)
+	}
+	var names []string
+	for name := range jsonFields(t) {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func structOf(t reflect.Type) reflect.Type {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	return t
+}
+
+func jsonFields(t reflect.Type) map[string]reflect.Type {
+	fields := map[string]reflect.Type{}
+	if t.Kind() != reflect.Struct {
+		return fields
+	}
+	for _, field := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			fields[name] = field.Type
+		}
+	}
+	return fields
+}

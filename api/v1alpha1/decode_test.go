@@ -1,0 +1,106 @@
+package v1alpha1
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"sigs.k8s.io/yaml"
+)
+
+func TestDecodeNamesWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
+	tests := map[string]struct {
+		raw  string
+		says []string
+	}{
+		"nothing":                       {``, []string{`apiVersion: ""`, `hostler.dev/v1alpha1`}},
+		"not an object":                 {`[1]`, []string{"neither JSON nor YAML", "EgressConfig, GPUConfig, NICConfig"}},
+		"another group":                 {`{"apiVersion":"resource.nvidia.com/v1beta1","kind":"GPUConfig"}`, []string{`"resource.nvidia.com/v1beta1" is not known`, `write "hostler.dev/v1alpha1"`}},
+		"an unknown kind":               {`{"apiVersion":"hostler.dev/v1alpha1","kind":"GpuConfig"}`, []string{`kind: "GpuConfig" is not known`, "EgressConfig, GPUConfig, NICConfig"}},
+		"the agent's config in a claim": {`{"apiVersion":"hostler.dev/v1alpha1","kind":"AgentConfig"}`, []string{`kind: "AgentConfig" is not known`}},
+		"an unknown field":              {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mttu":9000}`, []string{`NICConfig: unknown field "mttu"`, "correct its spelling", "interfaceName", "mtu"}},
+		"a field in another case":       {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","MTU":9000}`, []string{`unknown field "MTU"`, "mtu"}},
+		"an unknown nested field":       {`{"apiVersion":"hostler.dev/v1alpha1","kind":"EgressConfig","allow":[{"name":"a","to":[{"cidr":{"cidr":"10.0.0.0/8","excpet":[]}}]}]}`, []string{`unknown field "allow[0].to[0].cidr.excpet"`, "the fields there are: cidr, except"}},
+		"a field twice":                 {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":1,"mtu":2}`, []string{"mtu", "remove all but one"}},
+		"a value of the wrong type":     {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":"9000"}`, []string{"NICConfig", "mtu", "string", "int32", "correct the value"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			object, err := Decode([]byte(test.raw))
+			if err == nil {
+				t.Fatalf("Decode accepted it as %#v", object)
+			}
+			for _, want := range test.says {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error does not say %q:\n%v", want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestDecodeTakesJSONAndYAML(t *testing.T) {
+	mtu := int32(9000)
+	want := &NICConfig{MTU: &mtu, Addresses: []string{"10.1.0.5/24"}}
+	want.APIVersion, want.Kind = "hostler.dev/v1alpha1", "NICConfig"
+	for name, raw := range map[string]string{
+		"JSON": `{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":9000,"addresses":["10.1.0.5/24"]}`,
+		"YAML": "apiVersion: hostler.dev/v1alpha1\nkind: NICConfig\nmtu: 9000\naddresses: [10.1.0.5/24]\n",
+	} {
+		got, err := Decode([]byte(raw))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestDecodeAgentConfigRefusesUnknownKeys(t *testing.T) {
+	_, err := DecodeAgentConfig([]byte("apiVersion: hostler.dev/v1alpha1\nkind: AgentConfig\npaths:\n  sysfs: /sys\n"))
+	if err == nil || !strings.Contains(err.Error(), `unknown field "paths.sysfs"`) || !strings.Contains(err.Error(), "state, sys") {
+		t.Fatalf("error does not name the key and the choice: %v", err)
+	}
+	if _, err := DecodeAgentConfig([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"GPUConfig"}`)); err == nil {
+		t.Fatal("a claim's config passed as the agent's")
+	}
+}
+
+// What Decode accepts survives defaulting twice, validation and a round trip.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":9000,"addresses":["10.1.0.5/24"],"routes":[{"destination":"0.0.0.0/0","gateway":"10.1.0.1"}]}`))
+	f.Add([]byte("apiVersion: hostler.dev/v1alpha1\nkind: EgressConfig\nallow:\n- name: a\n  to: [{cidr: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]\n  ports: [{port: 1, endPort: 9}]\n"))
+	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"GPUConfig","driverCapabilities":["compute"]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		object, err := Decode(raw)
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("an error without words")
+			}
+			return
+		}
+		SetDefaults(object)
+		once := object.DeepCopyObject()
+		SetDefaults(object)
+		if !reflect.DeepEqual(once, object) {
+			t.Fatalf("defaulting twice changes it: %s", cmp.Diff(once, object))
+		}
+		_ = Validate(object).ToAggregate()
+		written, err := yaml.Marshal(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Decode(written)
+		if err != nil {
+			t.Fatalf("cannot read back what was written: %v\n%s", err, written)
+		}
+		SetDefaults(again)
+		// An empty list is left out in writing, so nil and empty count as equal.
+		if !equality.Semantic.DeepEqual(object, again) {
+			t.Fatalf("round trip: %s", cmp.Diff(object, again))
+		}
+	})
+}

@@ -1,0 +1,99 @@
+package v1alpha1
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+func TestValidationNamesEachFault(t *testing.T) {
+	mtu := func(bytes int32) *int32 { return &bytes }
+	cidr := func(prefix string, except ...string) []EgressPeer {
+		return []EgressPeer{{CIDR: &CIDRPeer{CIDR: prefix, Except: except}}}
+	}
+	web := []EgressPort{{Port: 443}}
+	tests := map[string]struct {
+		config runtime.Object
+		faults []string // one per fault, in order; none: valid
+	}{
+		"GPU: all defaults":              {&GPUConfig{}, nil},
+		"GPU: every capability":          {&GPUConfig{DriverCapabilities: driverCapabilities()}, nil},
+		"GPU: unknown and twice":         {&GPUConfig{DriverCapabilities: []string{"cuda", "compute", "compute"}}, []string{`driverCapabilities[0]: Unsupported value: "cuda"`, `driverCapabilities[2]: Duplicate value: "compute"`}},
+		"NIC: all defaults":              {&NICConfig{}, nil},
+		"NIC: everything":                {&NICConfig{InterfaceName: "net1", Addresses: []string{"10.1.0.5/24", "2001:db8::5/64"}, Routes: []Route{{Destination: "0.0.0.0/0", Gateway: "10.1.0.1"}}, MTU: mtu(9000), RDMA: RDMANone, Networks: []NetworkReference{{Name: "rail-1", Namespace: "net"}}}, nil},
+		"NIC: name too long":             {&NICConfig{InterfaceName: "sixteen-letters-"}, []string{"interfaceName: Too long"}},
+		"NIC: name the kernel refuses":   {&NICConfig{InterfaceName: "a/b"}, []string{"interfaceName: Invalid"}},
+		"NIC: name that makes a number":  {&NICConfig{InterfaceName: "eth%d"}, []string{"interfaceName: Invalid"}},
+		"NIC: address without length":    {&NICConfig{Addresses: []string{"10.1.0.5"}}, []string{"addresses[0]: Invalid"}},
+		"NIC: address twice":             {&NICConfig{Addresses: []string{"10.1.0.5/24", "10.1.0.5/16"}}, []string{"addresses[1]: Duplicate"}},
+		"NIC: multicast address":         {&NICConfig{Addresses: []string{"224.0.0.1/4"}}, []string{"addresses[0]: Invalid"}},
+		"NIC: route with host bits":      {&NICConfig{Routes: []Route{{Destination: "10.1.2.3/8"}}}, []string{`routes[0].destination: Invalid value: "10.1.2.3/8": has address bits beyond its length; write "10.0.0.0/8"`}},
+		"NIC: gateway of another family": {&NICConfig{Routes: []Route{{Destination: "::/0", Gateway: "10.0.0.1"}}}, []string{"routes[0].gateway: Invalid"}},
+		"NIC: MTU below IPv4's least":    {&NICConfig{MTU: mtu(67)}, []string{"mtu: Invalid"}},
+		"NIC: MTU below IPv6's least":    {&NICConfig{MTU: mtu(1279), Addresses: []string{"2001:db8::5/64"}}, []string{"mtu: Invalid"}},
+		"NIC: two networks":              {&NICConfig{Networks: []NetworkReference{{Name: "a"}, {Name: "b"}}}, []string{"networks: Too many"}},
+		"NIC: unknown RDMA mode":         {&NICConfig{RDMA: "Shared"}, []string{"rdma: Unsupported"}},
+		"egress: nothing leaves":         {&EgressConfig{}, nil},
+		"egress: a rule with a hole":     {&EgressConfig{Allow: []EgressRule{{Name: "web", To: cidr("10.0.0.0/8", "10.1.0.0/16"), Ports: web}}}, nil},
+		"egress: rule without members":   {&EgressConfig{Allow: []EgressRule{{Name: "web"}}}, []string{"allow[0].to: Required", "allow[0].ports: Required"}},
+		"egress: peer without a member":  {&EgressConfig{Allow: []EgressRule{{Name: "web", To: []EgressPeer{{}}, Ports: web}}}, []string{"allow[0].to[0].cidr: Required"}},
+		"egress: name twice":             {&EgressConfig{Allow: []EgressRule{{Name: "a", To: cidr("10.0.0.0/8"), Ports: web}, {Name: "a", To: cidr("10.0.0.0/8"), Ports: web}}}, []string{"allow[1].name: Duplicate"}},
+		"egress: hole elsewhere":         {&EgressConfig{Allow: []EgressRule{{Name: "a", To: cidr("10.0.0.0/8", "192.168.0.0/16"), Ports: web}}}, []string{"allow[0].to[0].cidr.except[0]: Invalid"}},
+		"egress: ports":                  {&EgressConfig{Allow: []EgressRule{{Name: "a", To: cidr("10.0.0.0/8"), Ports: []EgressPort{{Port: 0}, {Port: 9, EndPort: 8}, {Port: 1, Protocol: "ICMP"}}}}}, []string{"ports[0].port: Invalid", "ports[1].endPort: Invalid", "ports[2].protocol: Unsupported"}},
+		"egress: mapped address":         {&EgressConfig{Never: []string{"::ffff:10.0.0.0/104"}}, []string{"never[0]: Invalid"}},
+		"egress: unknown modes":          {&EgressConfig{DNS: "Proxy", KernelBypass: "Maybe"}, []string{"dns: Unsupported", "kernelBypass: Unsupported"}},
+		"agent: all defaults":            {&AgentConfig{NodeName: "n1"}, nil},
+		"agent: a relative path":         {&AgentConfig{NodeName: "n1", Paths: PathsConfig{Sys: "sys"}}, []string{"paths.sys: Invalid"}},
+		"agent: a busy loop":             {&AgentConfig{NodeName: "n1", Metrics: MetricsConfig{Interval: metav1.Duration{Duration: time.Millisecond}}}, []string{"metrics.interval: Invalid"}},
+		"agent: no port":                 {&AgentConfig{NodeName: "n1", Metrics: MetricsConfig{Address: "localhost"}}, []string{"metrics.address: Invalid"}},
+		"agent: unknown log format":      {&AgentConfig{NodeName: "n1", Logging: LoggingConfig{Format: "xml", Verbosity: -1}}, []string{"logging.verbosity: Invalid", "logging.format: Unsupported"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			SetDefaults(test.config)
+			faults := Validate(test.config)
+			if len(faults) != len(test.faults) {
+				t.Fatalf("%d faults, want %d: %v", len(faults), len(test.faults), faults)
+			}
+			for i, want := range test.faults {
+				if !strings.Contains(faults[i].Error(), want) {
+					t.Errorf("fault %d is %q, want %q", i, faults[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestAgentConfigDefaultsAreTheDocumentedOnes(t *testing.T) {
+	t.Setenv("NODE_NAME", "gpu-7")
+	config := &AgentConfig{Paths: PathsConfig{Dev: "/machine/dev"}}
+	SetDefaults_AgentConfig(config)
+	for what, pair := range map[string][2]any{
+		"nodeName":                  {config.NodeName, "gpu-7"},
+		"paths.hostDev follows dev": {config.Paths.HostDev, "/machine/dev"},
+		"paths.sys":                 {config.Paths.Sys, "/sys"},
+		"paths.cdi":                 {config.Paths.CDI, "/var/run/cdi"},
+		"paths.state":               {config.Paths.State, "/var/lib/hostler"},
+		"paths.run":                 {config.Paths.Run, "/run/hostler"},
+		"paths.gate":                {config.Paths.Gate, "/var/lib/hostler/bin/hostler-gate"},
+		"paths.cdiHook":             {config.Paths.CDIHook, "/var/lib/hostler/bin/nvidia-cdi-hook"},
+		"paths.nri":                 {config.Paths.NRI, "/var/run/nri/nri.sock"},
+		"paths.cniBin":              {config.Paths.CNIBin, "/opt/cni/bin"},
+		"paths.cniCache":            {config.Paths.CNICache, "/var/lib/hostler/cni"},
+		"discovery.pollInterval":    {config.Discovery.PollInterval.Duration, 30 * time.Second},
+		"discovery.callTimeout":     {config.Discovery.CallTimeout.Duration, 5 * time.Second},
+		"metrics.address":           {config.Metrics.Address, ":9484"},
+		"metrics.interval":          {config.Metrics.Interval.Duration, 5 * time.Second},
+		"health.pollInterval":       {config.Health.PollInterval.Duration, 5 * time.Second},
+		"health.recoveryHoldDown":   {config.Health.RecoveryHoldDown.Duration, 10 * time.Second},
+		"health.nodeTaint":          {*config.Health.NodeTaint, true},
+		"logging.format":            {config.Logging.Format, "text"},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
+		}
+	}
+}
