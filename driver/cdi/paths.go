@@ -1,0 +1,64 @@
+// Small functions over paths and edits.
+
+package cdi
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/klog/v2"
+	"tags.cncf.io/container-device-interface/specs-go"
+)
+
+// rebase replaces the leading directory from by to; other paths are unchanged.
+func rebase(path, from, to string) string {
+	from, to = filepath.Clean(from), filepath.Clean(to)
+	if from == to {
+		return path
+	}
+	if from == "/" {
+		return filepath.Join(to, path)
+	}
+	if rest, inside := strings.CutPrefix(path, from+"/"); inside {
+		return filepath.Join(to, rest)
+	}
+	return path
+}
+
+// stamp changes when the file or directory does.
+func stamp(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "absent"
+	}
+	return fmt.Sprintf("%d/%d", info.Size(), info.ModTime().UnixNano())
+}
+
+// clone copies edits by way of JSON, the form in which they are written anyway.
+func clone(edits *specs.ContainerEdits) *specs.ContainerEdits {
+	raw, err := json.Marshal(edits)
+	if err != nil {
+		panic(fmt.Sprintf("container edits consist of strings and numbers: %v", err))
+	}
+	out := &specs.ContainerEdits{}
+	if err := json.Unmarshal(raw, out); err != nil {
+		panic(fmt.Sprintf("container edits read back what they wrote: %v", err))
+	}
+	return out
+}
+
+// library is the logger that nvcdi wants. What it calls information is detail here.
+type library struct{ logger klog.Logger }
+
+func (l library) Debugf(format string, args ...any) { l.logger.V(5).Info(fmt.Sprintf(format, args...)) }
+func (l library) Tracef(format string, args ...any) { l.logger.V(6).Info(fmt.Sprintf(format, args...)) }
+func (l library) Infof(format string, args ...any)  { l.logger.V(5).Info(fmt.Sprintf(format, args...)) }
+func (l library) Warningf(format string, args ...any) {
+	l.logger.V(4).Info(fmt.Sprintf(format, args...))
+}
+func (l library) Errorf(format string, args ...any) {
+	l.logger.Error(nil, fmt.Sprintf(format, args...))
+}

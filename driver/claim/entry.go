@@ -1,0 +1,91 @@
+// Package claim prepares and unprepares resource claims on this node.
+//
+// Plan decides, purely: from a claim, a snapshot and the configs in the claim
+// it derives an Entry, the complete record of what the claim gets. The Journal
+// makes the entry durable before anything is done. The Runner then takes the
+// entry's Steps, each of which can be done, verified and undone, and which are
+// derived from the entry alone, so that after a kill -9 at any instruction
+// whatever was begun can be completed or undone from the journal.
+//
+// Store and Ledger are what others read: the network intents of prepared
+// claims, and who holds which device.
+package claim
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/topology"
+)
+
+// Entry is the record of one claim that is prepared or being prepared. It is
+// never modified once the journal has it; a change makes a new one.
+type Entry struct {
+	ClaimUID       types.UID `json:"claimUID"`
+	ClaimNamespace string    `json:"claimNamespace"`
+	ClaimName      string    `json:"claimName"`
+	// BootID of the machine when the claim was prepared. Devices do not stay
+	// configured, and CDI specs do not stay at all, across a reboot.
+	BootID string `json:"bootID"`
+	// Pods that the claim was reserved for.
+	Pods    []netattach.PodReference `json:"pods,omitempty"`
+	Devices []Device                 `json:"devices,omitempty"`
+	// Egress is the scope of the claim's egress device, nil if it has none.
+	Egress *netattach.EgressIntent `json:"egress,omitempty"`
+}
+
+// Device is one allocation result of ours, with what it needs.
+type Device struct {
+	// Request, Pool, Name, ShareID and AdminAccess are the allocation result's.
+	Request     string     `json:"request"`
+	Pool        string     `json:"pool"`
+	Name        string     `json:"name"`
+	ShareID     *types.UID `json:"shareID,omitempty"`
+	AdminAccess bool       `json:"adminAccess,omitempty"`
+
+	// GPU as it was when the claim was prepared, and the driver capabilities asked for.
+	GPU          *topology.GPU `json:"gpu,omitempty"`
+	Capabilities []string      `json:"capabilities,omitempty"`
+
+	// NIC as it was when the claim was prepared: what slices go on saying
+	// while a pod holds it.
+	NIC *topology.NIC `json:"nic,omitempty"`
+	// RDMA says that containers get the NIC's RDMA device nodes.
+	RDMA bool `json:"rdma,omitempty"`
+	// Network is what is to be done with the netdev, nil if the NIC has none.
+	Network *netattach.DeviceIntent `json:"network,omitempty"`
+}
+
+// exclusive reports whether no other claim may hold the device.
+func (d *Device) exclusive() bool { return !d.AdminAccess && (d.GPU != nil || d.NIC != nil) }
+
+// Intent is what the claim wants in the network namespaces of its pods.
+func (e *Entry) Intent() netattach.Intent {
+	intent := netattach.Intent{
+		ClaimUID:       e.ClaimUID,
+		ClaimNamespace: e.ClaimNamespace,
+		ClaimName:      e.ClaimName,
+		Pods:           slices.Clone(e.Pods),
+		Egress:         e.Egress,
+	}
+	for i := range e.Devices {
+		if network := e.Devices[i].Network; network != nil {
+			intent.Devices = append(intent.Devices, *network)
+		}
+	}
+	return intent
+}
+
+// usesRDMA reports whether the claim's containers can bypass the kernel's network stack.
+func (e *Entry) usesRDMA() bool {
+	return slices.ContainsFunc(e.Devices, func(d Device) bool { return d.RDMA })
+}
+
+// sharesPodWith reports whether some pod uses both claims.
+func (e *Entry) sharesPodWith(other *Entry) bool {
+	return slices.ContainsFunc(e.Pods, func(p netattach.PodReference) bool {
+		return slices.ContainsFunc(other.Pods, func(q netattach.PodReference) bool { return p.UID == q.UID })
+	})
+}

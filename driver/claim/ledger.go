@@ -1,0 +1,101 @@
+// What others read of the journal: Ledger says who holds which device, for
+// metrics and health; Store hands netattach the intents of prepared claims.
+
+package claim
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/topology"
+)
+
+// Holder is one device in a claim's hands.
+type Holder struct {
+	Device, Pool, Request     string
+	ClaimUID                  types.UID
+	ClaimNamespace, ClaimName string
+	Pods                      []netattach.PodReference
+	AdminAccess               bool
+}
+
+// Ledger answers who holds what.
+type Ledger struct{ journal *Journal }
+
+// NewLedger reads from the journal.
+func NewLedger(journal *Journal) *Ledger { return &Ledger{journal: journal} }
+
+// Holders lists all devices of prepared claims, by claim UID and then in claim order.
+func (l *Ledger) Holders() []Holder {
+	var holders []Holder
+	for _, entry := range l.journal.Entries() {
+		for _, device := range entry.Devices {
+			holders = append(holders, Holder{
+				Device: device.Name, Pool: device.Pool, Request: device.Request,
+				ClaimUID: entry.ClaimUID, ClaimNamespace: entry.ClaimNamespace, ClaimName: entry.ClaimName,
+				Pods: slices.Clone(entry.Pods), AdminAccess: device.AdminAccess,
+			})
+		}
+	}
+	return holders
+}
+
+// Changed returns a channel that is closed at the next change of Holders. Call
+// it again after each change.
+func (l *Ledger) Changed() <-chan struct{} { return l.journal.Changed() }
+
+// Held returns the NICs that pods hold, as they were when they were prepared.
+func (l *Ledger) Held() map[string]topology.NIC {
+	held := map[string]topology.NIC{}
+	for _, entry := range l.journal.Entries() {
+		for _, device := range entry.Devices {
+			if device.NIC != nil && device.exclusive() {
+				held[device.Name] = *device.NIC
+			}
+		}
+	}
+	return held
+}
+
+// Store is the source of intents that netattach reads.
+type Store struct{ journal *Journal }
+
+// NewStore reads from the journal.
+func NewStore(journal *Journal) *Store { return &Store{journal: journal} }
+
+// Intents of all prepared claims, by claim UID.
+func (s *Store) Intents() []netattach.Intent {
+	var intents []netattach.Intent
+	for _, entry := range s.journal.Entries() {
+		intents = append(intents, entry.Intent())
+	}
+	return intents
+}
+
+// IntentsForPod returns the intents of the claims that the pod uses. A pod is
+// known by UID; namespace and name find it where the UID is not known.
+func (s *Store) IntentsForPod(uid types.UID, namespace, name string) []netattach.Intent {
+	var intents []netattach.Intent
+	for _, intent := range s.Intents() {
+		if slices.ContainsFunc(intent.Pods, func(pod netattach.PodReference) bool {
+			if uid != "" && pod.UID != "" {
+				return pod.UID == uid
+			}
+			return pod.Namespace == namespace && pod.Name == name
+		}) {
+			intents = append(intents, intent)
+		}
+	}
+	return intents
+}
+
+// Intent returns the intent of a claim.
+func (s *Store) Intent(claim types.UID) (netattach.Intent, bool) {
+	entry := s.journal.Entry(claim)
+	if entry == nil {
+		return netattach.Intent{}, false
+	}
+	return entry.Intent(), true
+}
