@@ -11,6 +11,7 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -259,12 +260,23 @@ func dashed(pci string) string {
 // CanonicalPCI brings a PCI address as NVML ("00000000:17:00.0") or a user
 // writes it into the kernel's form "0000:17:00.0", lower case.
 func CanonicalPCI(address string) (string, error) {
-	var domain, bus, device, function uint32
-	n, err := fmt.Sscanf(strings.ToLower(strings.TrimSpace(address)), "%x:%x:%x.%x", &domain, &bus, &device, &function)
-	if err != nil || n != 4 || bus > 0xff || device > 0x1f || function > 7 {
-		return "", fmt.Errorf("%q is not a PCI address of the form domain:bus:device.function", address)
+	bad := fmt.Errorf("%q is not a PCI address of the form domain:bus:device.function", address)
+	head, function, dotted := strings.Cut(strings.ToLower(strings.TrimSpace(address)), ".")
+	fields := strings.Split(head, ":")
+	if !dotted || len(fields) != 3 {
+		return "", bad
 	}
-	return fmt.Sprintf("%04x:%02x:%02x.%x", domain, bus, device, function), nil
+	// Bits per field: PCI's own, but the kernel numbers the domains behind Intel
+	// VMD from 0x10000 on, so a domain may have more than four digits.
+	var numbers [4]uint64
+	for i, bits := range [4]int{32, 8, 5, 3} {
+		number, err := strconv.ParseUint(append(fields, function)[i], 16, bits)
+		if err != nil {
+			return "", bad
+		}
+		numbers[i] = number
+	}
+	return fmt.Sprintf("%04x:%02x:%02x.%x", numbers[0], numbers[1], numbers[2], numbers[3]), nil
 }
 
 // GPU returns the GPU of that name, nil if the snapshot has none.

@@ -63,14 +63,14 @@ func (s *Session) read(ctx context.Context, d *device, seatErr error) topology.G
 	if !complete {
 		r.fixed()
 	}
-	complete = complete || len(r.gpu.Problems) == 0
+	fixedRead := len(r.gpu.Problems) == 0
 	r.changing()
-	if r.failed != nil {
+	if r.failed != nil && complete {
 		// Half a reading of a failing GPU is worse than the last whole one.
 		known.Lost, known.Problems = r.gpu.Lost, r.gpu.Problems
 		return known
 	}
-	d.remember(r.gpu, complete)
+	d.remember(r.gpu, complete || fixedRead)
 	return r.gpu
 }
 

@@ -1,0 +1,151 @@
+// RDMA devices: which one belongs to which PCI function, its ports, and the
+// character devices that a verbs program opens. On a real node rdmamap says which
+// devices a function has; under another sysfs root (it reads /sys only) the same
+// folders are read here. The character devices are indexed in one pass, since
+// rdmamap's search per device grows with the square of the number of VFs.
+package nic
+
+import (
+	"cmp"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/Mellanox/rdmamap"
+
+	"github.com/hostler-dev/hostler/topology"
+	"github.com/hostler-dev/hostler/topology/sysfs"
+)
+
+// rdmaSource finds the RDMA devices of a PCI function.
+type rdmaSource struct {
+	ofFunction func(pci string) []string
+}
+
+func newRDMASource(sys sysfs.Root) rdmaSource {
+	if sys == "/sys" {
+		return rdmaSource{ofFunction: rdmamap.GetRdmaDevicesForPcidev}
+	}
+	return rdmaSource{ofFunction: func(pci string) []string {
+		names, err := sys.Names("bus", "pci", "devices", pci, "infiniband")
+		if err != nil {
+			return nil
+		}
+		return names
+	}}
+}
+
+// rdmaIndex is what was read once for all NICs.
+type rdmaIndex struct {
+	sys         sysfs.Root
+	source      rdmaSource
+	byNetdev    map[string]string   // software devices (rxe, siw), which have no PCI function
+	charDevices map[string][]string // by RDMA device
+	shared      []string
+}
+
+// classes of character devices; each of their entries names its RDMA device in "ibdev".
+var charDeviceClasses = []string{"infiniband_verbs", "infiniband_mad", "infiniband_cm"}
+
+func (s rdmaSource) index(sys sysfs.Root, dev string) (*rdmaIndex, error) {
+	x := &rdmaIndex{sys: sys, source: s, byNetdev: map[string]string{}, charDevices: map[string][]string{}}
+	var errs []error
+	for _, class := range charDeviceClasses {
+		entries, err := sys.Names("class", class)
+		errs = append(errs, err)
+		for _, entry := range entries {
+			if device := sys.OptionalText("class", class, entry, "ibdev"); device != "" {
+				x.charDevices[device] = append(x.charDevices[device], filepath.Join("/dev/infiniband", entry))
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dev, "infiniband", "rdma_cm")); err == nil {
+		x.shared = []string{"/dev/infiniband/rdma_cm"}
+	}
+	devices, err := sys.Names("class", "infiniband")
+	errs = append(errs, err)
+	for _, device := range devices {
+		target, err := os.Readlink(sys.Path("class", "infiniband", device))
+		if err == nil && strings.Contains(target, "/virtual/") || err == nil && !strings.Contains(target, "/pci") {
+			for _, netdev := range x.portNetdevs(device) {
+				x.byNetdev[netdev] = device
+			}
+		}
+	}
+	return x, errors.Join(errs...)
+}
+
+// portNetdevs are the netdevs behind the GIDs of a device's first port.
+func (x *rdmaIndex) portNetdevs(device string) []string {
+	folder := []string{"class", "infiniband", device, "ports", "1", "gid_attrs", "ndevs"}
+	entries, err := x.sys.Names(folder...)
+	if err != nil {
+		return nil
+	}
+	var netdevs []string
+	for _, entry := range entries {
+		// An unused GID answers EINVAL.
+		if netdev := x.sys.OptionalText(append(folder, entry)...); netdev != "" && !slices.Contains(netdevs, netdev) {
+			netdevs = append(netdevs, netdev)
+		}
+	}
+	return netdevs
+}
+
+// forFunction is the RDMA device of a PCI function or of one of its netdevs,
+// nil if there is none. In switchdev mode a function lists several; the first in
+// natural order is its own.
+func (x *rdmaIndex) forFunction(pci string, netdevs []string) *topology.RDMADevice {
+	names := x.source.ofFunction(pci)
+	for _, netdev := range netdevs {
+		if device := x.byNetdev[netdev]; device != "" {
+			names = append(names, device)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	return x.device(names[0])
+}
+
+func (x *rdmaIndex) device(name string) *topology.RDMADevice {
+	device := &topology.RDMADevice{
+		Name:     name,
+		NodeGUID: x.sys.OptionalText("class", "infiniband", name, "node_guid"),
+	}
+	if own := x.charDevices[name]; len(own) > 0 {
+		device.CharDevices = append(slices.Clone(own), x.shared...)
+		slices.Sort(device.CharDevices)
+	}
+	ports, err := x.sys.Names("class", "infiniband", name, "ports")
+	if err != nil {
+		return device
+	}
+	for _, entry := range ports {
+		number, err := strconv.Atoi(entry)
+		if err != nil {
+			continue
+		}
+		at := func(attribute string) string {
+			return x.sys.OptionalText("class", "infiniband", name, "ports", entry, attribute)
+		}
+		device.Ports = append(device.Ports, topology.RDMAPort{
+			Port: number, State: stateWord(at("state")), PhysState: stateWord(at("phys_state")),
+			LinkLayer: at("link_layer"), Rate: at("rate"),
+		})
+	}
+	slices.SortFunc(device.Ports, func(a, b topology.RDMAPort) int { return cmp.Compare(a.Port, b.Port) })
+	return device
+}
+
+// stateWord: sysfs writes "4: ACTIVE".
+func stateWord(state string) string {
+	if _, word, ok := strings.Cut(state, ":"); ok {
+		return strings.TrimSpace(word)
+	}
+	return state
+}
