@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -72,29 +71,5 @@ func TestFilesMayNotLeaveTheProgramsFolder(t *testing.T) {
 		if err == nil {
 			t.Errorf("a file was accepted as %q", target)
 		}
-	}
-}
-
-func TestStatusAndOutputOfSerialLines(t *testing.T) {
-	var s status
-	s.read(strings.NewReader("\x00noise\r\nstarted\r\nexit 3\r\n"), time.Now())
-	if !s.started || !s.ended || s.exit != 3 {
-		t.Errorf("status %+v, want started and ended with 3", s)
-	}
-	var out bytes.Buffer
-	copyLines(&out, strings.NewReader("one\r\ntwo\r\nunfinished"))
-	if want := "one\ntwo\nunfinished\n"; out.String() != want {
-		t.Errorf("output %q, want %q", out.String(), want)
-	}
-}
-
-func TestTailKeepsTheEnd(t *testing.T) {
-	var console tail
-	for range 3 {
-		console.Write(bytes.Repeat([]byte("x"), tailBytes/2))
-	}
-	console.Write([]byte("\r\nthe end\r\n"))
-	if got := console.String(); len(got) > tailBytes || !strings.HasSuffix(got, "x\nthe end") {
-		t.Errorf("%d bytes kept, ending in %q", len(got), got[len(got)-20:])
 	}
 }

@@ -5,6 +5,7 @@ package vm_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -56,10 +57,11 @@ func TestRunReportsHowTheProgramEnds(t *testing.T) {
 	needMachine(t)
 	for name, tc := range map[string]struct {
 		script     string
-		timeout    time.Duration
+		cancelAt   string // cancels the run when the program writes this
 		exitStatus int
 		output     string
-		stopped    string // part of the StoppedError's text
+		stopped    string // the StoppedError's reason
+		console    string // what the console's last lines must show
 	}{
 		"it fails: its status, output, arguments, environment and files": {
 			script:     "echo \"args:$1,$2\"; echo \"env:$NAME\"; cat sub/file; echo to stderr >&2; exit 7",
@@ -67,41 +69,63 @@ func TestRunReportsHowTheProgramEnds(t *testing.T) {
 			output:     "args:it's one,two\nenv:a b\nfrom the host\nto stderr\n",
 		},
 		"the kernel panics": {
-			script: "echo c >/proc/sysrq-trigger", stopped: "the kernel panicked while the program ran", output: "",
+			script:  "echo c >/proc/sysrq-trigger",
+			stopped: "the kernel panicked while the program ran",
+			console: "sysrq triggered crash",
 		},
-		"it hangs": {
-			script: "echo waiting; sleep 1000", timeout: 20 * time.Second, stopped: "the time was up while the program ran", output: "waiting\n",
-		},
-		"it powers the machine off": {
-			script: "poweroff -f", stopped: "the machine powered off while the program ran",
+		"it hangs until the run is cancelled": {
+			script:   "echo last words >/dev/console; echo waiting; sleep 1000",
+			cancelAt: "waiting",
+			output:   "waiting\n",
+			stopped:  "the run was cancelled while the program ran",
+			console:  "last words",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			script := write(t, "script", "#!/bin/sh\n"+tc.script+"\n")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
 			var output bytes.Buffer
-			result, err := vm.Run(t.Context(), vm.Options{
-				TestBinary: script,
+			result, err := vm.Run(ctx, vm.Options{
+				TestBinary: write(t, "script", "#!/bin/sh\n"+tc.script+"\n"),
 				Args:       []string{"it's one", "two"},
 				Env:        []string{"NAME=a b"},
 				Files:      map[string]string{"sub/file": write(t, "file", "from the host\n")},
-				Output:     &output,
-				Timeout:    tc.timeout,
+				Output: writerFunc(func(p []byte) (int, error) {
+					if tc.cancelAt != "" && strings.Contains(string(p), tc.cancelAt) {
+						cancel()
+					}
+					return output.Write(p)
+				}),
 			})
 			if output.String() != tc.output {
 				t.Errorf("output %q, want %q", output.String(), tc.output)
 			}
+			if tc.stopped == "" {
+				if err != nil || result.ExitStatus != tc.exitStatus {
+					t.Errorf("exit status %d, error %v; want status %d", result.ExitStatus, err, tc.exitStatus)
+				}
+				return
+			}
 			stopped := (*vm.StoppedError)(nil)
-			switch {
-			case tc.stopped == "" && err != nil:
-				t.Error(err)
-			case tc.stopped != "" && (!errors.As(err, &stopped) || !strings.Contains(stopped.Reason, tc.stopped)):
-				t.Errorf("error %v, want one that says %q", err, tc.stopped)
-			case result.ExitStatus != tc.exitStatus:
-				t.Errorf("exit status %d, want %d", result.ExitStatus, tc.exitStatus)
+			if !errors.As(err, &stopped) || stopped.Reason != tc.stopped || !strings.Contains(stopped.Console, tc.console) {
+				t.Errorf("error %v, want one that says %q and shows %q", err, tc.stopped, tc.console)
 			}
 		})
 	}
 }
+
+func TestRunStopsABootThatTakesTooLong(t *testing.T) {
+	needMachine(t)
+	_, err := vm.Run(t.Context(), vm.Options{TestBinary: write(t, "script", "#!/bin/sh\n"), Timeout: time.Second})
+	stopped := (*vm.StoppedError)(nil)
+	if !errors.As(err, &stopped) || stopped.Reason != "the time was up while it booted" {
+		t.Errorf("error %v, want one that says that the time was up while it booted", err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func write(t *testing.T, name, content string) string {
 	t.Helper()
