@@ -1,0 +1,125 @@
+// Observations are the engine's only input. Each is a plain value that says
+// what was seen, never what it means; meaning is Step's business.
+package health
+
+import (
+	"time"
+
+	"github.com/hostler-dev/hostler/topology"
+)
+
+// Observation is one of XIDEvent, MemoryEvent, ProbeResult, Inventory, Ports and Tick.
+type Observation interface{ observation() }
+
+// XIDEvent is an error number from the driver's event stream.
+type XIDEvent struct {
+	// Device that reported it. A MIG instance's event counts against its GPU.
+	Device string
+	Code   uint64
+}
+
+// MemoryEvent is an uncorrectable (double-bit) ECC error from the event stream.
+type MemoryEvent struct{ Device string }
+
+// RecoveryAction is what the driver asks for (NVML field 230).
+type RecoveryAction string
+
+const (
+	// ActionUnknown: the driver does not say (before R550, or not on this GPU).
+	ActionUnknown           RecoveryAction = "Unknown"
+	ActionNone              RecoveryAction = "None"
+	ActionReset             RecoveryAction = "Reset"
+	ActionReboot            RecoveryAction = "Reboot"
+	ActionDrainP2P          RecoveryAction = "DrainP2P"
+	ActionDrainAndReset     RecoveryAction = "DrainAndReset"
+	ActionRecoverIMEXDomain RecoveryAction = "RecoverIMEXDomain"
+	ActionBusReset          RecoveryAction = "BusReset"
+	ActionSystemReboot      RecoveryAction = "SystemReboot"
+)
+
+// ProbeResult is the answer of one GPU to a probe. A zero value with an Action
+// is a healthy answer.
+type ProbeResult struct {
+	Device string
+	// Lost: the driver says that the GPU is lost.
+	Lost bool
+	// Hung: no answer before the deadline.
+	Hung bool
+	// Error is what else the driver said instead of an answer.
+	Error  string
+	Action RecoveryAction
+	// RemapPending and RemapFailed are the row remapper's flags.
+	RemapPending, RemapFailed bool
+	// UncorrectedECC: volatile (since driver load) uncorrectable errors are counted.
+	UncorrectedECC bool
+}
+
+// Inventory is what a snapshot says about presence: which GPUs there are and
+// whether the driver lives.
+type Inventory struct {
+	BootID string
+	Driver topology.DriverState
+	// DriverMessage explains a state other than Ready.
+	DriverMessage string
+	GPUs          []GPUPresence
+}
+
+// GPUPresence is one GPU of an Inventory.
+type GPUPresence struct {
+	Device string
+	PCI    string
+	Lost   bool
+}
+
+// Ports are the NICs that the host can judge. One whose netdev is in a pod is not listed.
+type Ports []Port
+
+// Port is the state of one NIC.
+type Port struct {
+	Device string
+	Up     bool
+	// Detail names what is down: "link ens1f0", "RDMA port mlx5_0/1".
+	Detail string
+}
+
+// Tick lets time pass: it lifts what a recovery rule allows to be lifted.
+// Machine observations never lift, so their order within an instant is free.
+type Tick struct{}
+
+func (XIDEvent) observation()    {}
+func (MemoryEvent) observation() {}
+func (ProbeResult) observation() {}
+func (Inventory) observation()   {}
+func (Ports) observation()       {}
+func (Tick) observation()        {}
+
+// InventoryOf reads an Inventory out of a snapshot.
+func InventoryOf(s *topology.Snapshot) Inventory {
+	inventory := Inventory{BootID: s.BootID, Driver: s.Driver.State, DriverMessage: s.Driver.Message}
+	for _, gpu := range s.GPUs {
+		inventory.GPUs = append(inventory.GPUs, GPUPresence{Device: gpu.Name, PCI: gpu.Placement.PCI, Lost: gpu.Lost})
+	}
+	return inventory
+}
+
+// PortsOf reads the NIC ports out of a snapshot.
+func PortsOf(s *topology.Snapshot) Ports {
+	var ports Ports
+	for i := range s.NICs {
+		if port, judged := portOf(&s.NICs[i]); judged {
+			ports = append(ports, port)
+		}
+	}
+	return ports
+}
+
+// Rules are the engine's policy.
+type Rules struct {
+	// RecoveryHoldDown is how long a device must stay clean before a fault is lifted.
+	RecoveryHoldDown time.Duration
+	// LinkDownDelay is how long a port must stay down before it is a fault. A
+	// netdev that just came home from a pod is down for a moment.
+	LinkDownDelay time.Duration
+	// IgnoredXIDs are counted but never taint.
+	IgnoredXIDs []int32
+}
