@@ -78,8 +78,13 @@ func (s rdmaSource) index(sys sysfs.Root, dev string) (*rdmaIndex, error) {
 	return x, errors.Join(errs...)
 }
 
-// portNetdevs are the netdevs behind the GIDs of a device's first port.
+// portNetdevs are the netdevs behind a software device. rxe names its own in
+// "parent" (parent_show in the kernel's rxe_verbs.c); for others they are those of
+// the first port's GIDs, a table of 1,024 files to read.
 func (x *rdmaIndex) portNetdevs(device string) []string {
+	if parent := x.sys.OptionalText("class", "infiniband", device, "parent"); parent != "" {
+		return []string{parent}
+	}
 	folder := []string{"class", "infiniband", device, "ports", "1", "gid_attrs", "ndevs"}
 	entries, err := x.sys.Names(folder...)
 	if err != nil {
