@@ -116,7 +116,9 @@ func uplinkReasons(n *network, sys sysfs.Root, nodeAddresses []netip.Addr) map[i
 
 // isDefault also takes the halves 0.0.0.0/1 and 128.0.0.0/1, by which VPN
 // software overrides a default route without replacing it.
-func isDefault(destination netip.Prefix) bool { return destination.IsValid() && destination.Bits() <= 1 }
+func isDefault(destination netip.Prefix) bool {
+	return destination.IsValid() && destination.Bits() <= 1
+}
 
 // neighbours joins links that are stacked on each other, in both directions:
 // what is below an uplink carries it, and what is above it is cut off with it.

@@ -6,7 +6,6 @@
 package pci
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -197,22 +196,4 @@ func bridge(f *Function) topology.Bridge {
 		b.Parent = f.Placement.Path[n-1]
 	}
 	return b
-}
-
-// Above returns the bridges that lie above any of the given places, sorted by address.
-func (t *Tree) Above(places []topology.Placement) []topology.Bridge {
-	wanted := map[string]bool{}
-	for _, place := range places {
-		for _, pci := range place.Path {
-			wanted[pci] = true
-		}
-	}
-	var above []topology.Bridge
-	for _, b := range t.Bridges {
-		if wanted[b.PCI] {
-			above = append(above, b)
-		}
-	}
-	slices.SortFunc(above, func(a, b topology.Bridge) int { return cmp.Compare(a.PCI, b.PCI) })
-	return above
 }
