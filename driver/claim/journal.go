@@ -9,6 +9,7 @@ package claim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/driver/cdi"
 )
 
 // Journal is the durable set of entries, by claim.
@@ -43,35 +46,61 @@ type write struct {
 	err  error
 }
 
-// OpenJournal reads the journal. One that cannot be read is set aside under a
-// name that says so, and the damage is reported: the caller rebuilds what it
-// can from elsewhere and goes on, since a node that prepares nothing because
-// of a broken file is worse than one that has forgotten something.
-func OpenJournal(ctx context.Context, path string) (journal *Journal, damage error, err error) {
+// OpenJournal reads the journal at path. One that is damaged is set aside under
+// a name that says so and rebuilt from the CDI specs, each of which carries the
+// entry that it was made from: a broken file is no reason to stop serving a node.
+func OpenJournal(ctx context.Context, path string, specs cdi.Directory) (*Journal, error) {
 	j := &Journal{path: path, entries: map[types.UID]*Entry{}, changed: make(chan struct{})}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, nil, fmt.Errorf("create the state directory: %w; check paths.state in the agent's configuration", err)
+		return nil, fmt.Errorf("create the state directory: %w; check paths.state in the agent's configuration", err)
 	}
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return j, nil, nil
+		return j, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the journal: %w; the agent needs read and write access to this file", err)
+		return nil, fmt.Errorf("read the journal: %w; the agent needs read and write access to this file", err)
 	}
 	entries, damage := decodeJournal(raw)
 	if damage != nil {
 		aside := fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405.000000000Z"))
 		if err := os.Rename(path, aside); err != nil {
-			return nil, nil, fmt.Errorf("the journal %s is damaged (%w) and cannot be set aside: %w", path, damage, err)
+			return nil, fmt.Errorf("the journal %s is damaged (%w) and cannot be set aside: %w", path, damage, err)
 		}
-		klog.FromContext(ctx).Error(damage, "The journal is damaged; set aside, and rebuilding it from the CDI directory", "journal", path, "setAside", aside)
-		return j, damage, nil
+		klog.FromContext(ctx).Error(damage, "The journal is damaged; it is set aside and rebuilt from the CDI specs", "journal", path, "setAside", aside)
+		return j, j.rebuild(ctx, specs)
 	}
 	for i := range entries {
 		j.entries[entries[i].ClaimUID] = &entries[i]
 	}
-	return j, nil, nil
+	return j, nil
+}
+
+// rebuild takes the entries from the CDI specs. A spec that is damaged too is
+// left to reconciliation, which removes what no entry claims.
+func (j *Journal) rebuild(ctx context.Context, specs cdi.Directory) error {
+	claims, err := specs.List()
+	if err != nil {
+		return err
+	}
+	for _, claim := range claims {
+		raw, err := specs.Entry(claim)
+		entry := &Entry{}
+		if err == nil {
+			err = json.Unmarshal(raw, entry)
+		}
+		if err == nil && entry.ClaimUID != claim {
+			err = fmt.Errorf("its entry is of claim %q", entry.ClaimUID)
+		}
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "A CDI spec is of no use for rebuilding the journal", "claimUID", claim)
+			continue
+		}
+		if err := j.Put(entry); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Entries returns all entries in the order of claim UIDs.

@@ -1,0 +1,125 @@
+// The configs that apply to an allocation result. Which ones do is the
+// library's business (resourceclaim.ConfigForResult knows sub-requests); how
+// those of class and claim combine is ours: a claim's fields win over its
+// class's, except that a class's egress scope is a ceiling, which a claim can
+// lower and never raise.
+
+package claim
+
+import (
+	"encoding/json"
+	"fmt"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
+
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/driver/publish"
+)
+
+// given is one config that applies to a result.
+type given struct {
+	object    runtime.Object
+	fromClass bool
+	// named says that the config lists the requests that it is for. One that
+	// does not applies to all requests of the claim, of other kinds too.
+	named bool
+}
+
+// configsFor decodes what applies to a result, in order of rising precedence.
+func configsFor(claim *resourceapi.ResourceClaim, result *resourceapi.DeviceRequestAllocationResult) ([]given, error) {
+	var class, own []given
+	for _, config := range resourceclaim.ConfigForResult(claim.Status.Allocation.Devices.Config, *result) {
+		if config.Opaque.Driver != publish.DriverName {
+			continue
+		}
+		object, err := v1alpha1.Decode(config.Opaque.Parameters.Raw)
+		if err != nil {
+			return nil, fmt.Errorf("the config of %s for request %q: %w", sourceOf(config.Source), result.Request, err)
+		}
+		g := given{object: object, fromClass: config.Source == resourceapi.AllocationConfigSourceClass, named: len(config.Requests) > 0}
+		if g.fromClass {
+			class = append(class, g)
+		} else {
+			own = append(own, g)
+		}
+	}
+	return append(class, own...), nil
+}
+
+func sourceOf(source resourceapi.AllocationConfigSource) string {
+	if source == resourceapi.AllocationConfigSourceClass {
+		return "its DeviceClass"
+	}
+	return "the claim"
+}
+
+// merged returns the configs of type T combined, defaulted and valid. A config
+// of another kind is in order if it is meant for other requests of the claim,
+// and a mistake if it names this one.
+func merged[T any, P interface {
+	*T
+	runtime.Object
+}](configs []given, result *resourceapi.DeviceRequestAllocationResult, combine func(under, over given) (P, error)) (P, error) {
+	var current given
+	for _, config := range configs {
+		if _, fits := config.object.(P); !fits {
+			if config.named {
+				return nil, fmt.Errorf("request %q got device %s, to which a %T does not apply", result.Request, result.Device, config.object)
+			}
+			continue
+		}
+		if current.object == nil {
+			current = config
+			continue
+		}
+		object, err := combine(current, config)
+		if err != nil {
+			return nil, fmt.Errorf("combine the configs for request %q: %w", result.Request, err)
+		}
+		current = given{object: object, fromClass: current.fromClass && config.fromClass}
+	}
+	object, ok := current.object.(P)
+	if !ok {
+		object = P(new(T))
+	}
+	v1alpha1.SetDefaults(object)
+	if faults := v1alpha1.Validate(object); len(faults) > 0 {
+		return nil, fmt.Errorf("the config for request %q: %w", result.Request, faults.ToAggregate())
+	}
+	return object, nil
+}
+
+// overlay lets the fields that over sets win.
+func overlay[T any, P interface {
+	*T
+	runtime.Object
+}](under, over given) (P, error) {
+	fields := map[string]json.RawMessage{}
+	for _, config := range []given{under, over} {
+		raw, err := json.Marshal(config.object)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(raw, &fields); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	out := P(new(T))
+	return out, json.Unmarshal(raw, out)
+}
+
+// ceiling intersects a class's scope with what comes over it. Of a claim's
+// own scopes the last one counts.
+func ceiling(under, over given) (*v1alpha1.EgressConfig, error) {
+	if !under.fromClass {
+		return over.object.(*v1alpha1.EgressConfig), nil
+	}
+	both := v1alpha1.Intersect(*under.object.(*v1alpha1.EgressConfig), *over.object.(*v1alpha1.EgressConfig))
+	return &both, nil
+}

@@ -1,0 +1,87 @@
+// Reconcile compares the journal with the three other places where truth is
+// kept - the API server's claims, the CDI directory and, by way of the steps'
+// Verify, the machine - and mends what differs. It runs at start and every few
+// minutes, beside the kubelet's calls.
+
+package claim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/driver/cdi"
+)
+
+// ClaimReader reads claims; client-go's ResourceV1().ResourceClaims does.
+type ClaimReader func(ctx context.Context, namespace, name string) (*resourceapi.ResourceClaim, error)
+
+// ReadClaims makes a ClaimReader of a typed client.
+func ReadClaims[C interface {
+	Get(ctx context.Context, name string, opts metav1.GetOptions) (*resourceapi.ResourceClaim, error)
+}](claims func(namespace string) C) ClaimReader {
+	return func(ctx context.Context, namespace, name string) (*resourceapi.ResourceClaim, error) {
+		return claims(namespace).Get(ctx, name, metav1.GetOptions{})
+	}
+}
+
+// Reconcile mends every claim that it can and returns what it could not.
+func (r *Runner) Reconcile(ctx context.Context, read ClaimReader, specs cdi.Directory) error {
+	// Specs are listed before entries are: an entry joins the journal before
+	// its spec is written, so that a spec without an entry is nobody's.
+	files, err := specs.List()
+	faults := []error{err}
+	known := map[types.UID]bool{}
+	for _, entry := range r.cfg.Journal.Entries() {
+		known[entry.ClaimUID] = true
+		if err := r.reconcileEntry(ctx, read, entry); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	for _, claim := range files {
+		if !known[claim] {
+			faults = append(faults, r.removeStray(ctx, claim, specs))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *Entry) error {
+	claim, err := read(ctx, entry.ClaimNamespace, entry.ClaimName)
+	gone := apierrors.IsNotFound(err) || err == nil && (claim.UID != entry.ClaimUID || !entry.answers(claim))
+	if err != nil && !gone {
+		return fmt.Errorf("look whether claim %s/%s still exists: %w", entry.ClaimNamespace, entry.ClaimName, err)
+	}
+	logger := klog.FromContext(ctx).WithValues("claim", klog.KRef(entry.ClaimNamespace, entry.ClaimName), "claimUID", entry.ClaimUID)
+	if gone {
+		logger.Info("Releasing a claim that was deleted or allocated anew while nobody told this node")
+		return r.Unprepare(ctx, entry.ClaimUID)
+	}
+	return r.operate(ctx, entry.ClaimUID, func(ctx context.Context) error {
+		current := r.cfg.Journal.Entry(entry.ClaimUID)
+		if current == nil || !current.answers(claim) {
+			return nil // the kubelet was faster
+		}
+		if current.BootID != r.cfg.BootID {
+			logger.Info("Preparing a claim again that was prepared before the machine rebooted")
+		}
+		_, err := r.prepare(ctx, claim)
+		return err
+	})
+}
+
+func (r *Runner) removeStray(ctx context.Context, claim types.UID, specs cdi.Directory) error {
+	return r.operate(ctx, claim, func(ctx context.Context) error {
+		if r.cfg.Journal.Entry(claim) != nil {
+			return nil
+		}
+		klog.FromContext(ctx).Info("Removing a CDI spec that belongs to no claim", "claimUID", claim)
+		return specs.Remove(claim)
+	})
+}

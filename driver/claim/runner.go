@@ -1,0 +1,285 @@
+// Runner takes claims through their steps. Operations on one claim follow each
+// other; those on different claims never wait for each other, except for the
+// disk, on which they wait together (see Journal). A device is reserved at the
+// moment when its claim's entry joins the journal, so nothing is locked while
+// a step waits.
+//
+// Work outlives the call that began it: when the kubelet gives up, the work
+// goes on, and the kubelet's next call waits for the same work.
+
+package claim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// NetworkResolver looks up a NetworkAttachmentDefinition and makes its CNI
+// configuration for a device.
+type NetworkResolver interface {
+	Resolve(ctx context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error)
+}
+
+// RunnerConfig is what a Runner works with.
+type RunnerConfig struct {
+	Journal *Journal
+	// Plan is package function Plan with the machine filled in.
+	Plan     func(*resourceapi.ResourceClaim) (*Entry, error)
+	Steps    func(*Entry) []Step
+	Networks NetworkResolver
+	// BootID of the running machine.
+	BootID string
+	// StepTimeout bounds the steps of one claim. Default: 2 minutes.
+	StepTimeout time.Duration
+}
+
+// Runner prepares and unprepares claims.
+type Runner struct {
+	cfg RunnerConfig
+
+	mu sync.Mutex
+	// operations are those that are under way or waiting, by claim; the last
+	// one of a claim is what the next has to wait for.
+	operations map[types.UID]chan struct{}
+	// arrivals counts calls in the order of their arrival; unprepared holds
+	// the last unprepare's number for each claim. A prepare that arrived before
+	// the unprepare that it comes after is a straggler.
+	arrivals   uint64
+	unprepared map[types.UID]tombstone
+}
+
+// tombstone marks a claim that was unprepared.
+type tombstone struct {
+	arrival uint64
+	at      time.Time
+}
+
+// stragglerLimit is how long tombstones are kept: a prepare call does not live
+// longer than the kubelet's own limit of 45 seconds by that much.
+const stragglerLimit = 10 * time.Minute
+
+// ErrStraggler says that a prepare came too late.
+var ErrStraggler = errors.New("the claim was unprepared after this call had been made")
+
+// NewRunner returns a Runner.
+func NewRunner(cfg RunnerConfig) *Runner {
+	if cfg.StepTimeout == 0 {
+		cfg.StepTimeout = 2 * time.Minute
+	}
+	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}, unprepared: map[types.UID]tombstone{}}
+}
+
+// Arrival numbers a call. It is taken when the call comes in, before the claim
+// is read from the API server, which may take a while.
+type Arrival uint64
+
+// Arrive numbers a call that has just come in.
+func (r *Runner) Arrive() Arrival {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.arrivals++
+	return Arrival(r.arrivals)
+}
+
+// Prepare makes the claim ready for containers and returns its entry.
+func (r *Runner) Prepare(ctx context.Context, arrival Arrival, claim *resourceapi.ResourceClaim) (*Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("claim %s/%s: the call was over before it began: %w", claim.Namespace, claim.Name, err)
+	}
+	var entry *Entry
+	err := r.operate(ctx, claim.UID, func(ctx context.Context) (err error) {
+		if r.straggles(claim.UID, arrival) {
+			return fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, ErrStraggler)
+		}
+		entry, err = r.prepare(ctx, claim)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return entry, nil
+}
+
+// Unprepare undoes all that was done for the claim. A claim of which nothing is
+// known is done.
+func (r *Runner) Unprepare(ctx context.Context, claim types.UID) error {
+	r.bury(claim)
+	return r.operate(ctx, claim, func(ctx context.Context) error {
+		entry := r.cfg.Journal.Entry(claim)
+		if entry == nil {
+			return nil
+		}
+		return r.undo(ctx, entry)
+	})
+}
+
+func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (*Entry, error) {
+	before := r.cfg.Journal.Entry(claim.UID)
+	if before != nil && before.BootID == r.cfg.BootID && before.answers(claim) {
+		return r.again(ctx, before, claim)
+	}
+	if before != nil {
+		// Allocated anew without our having seen the end of the old allocation,
+		// or left from before a reboot.
+		if err := r.undo(ctx, before); err != nil {
+			return nil, fmt.Errorf("undo an earlier allocation of claim %s/%s: %w", claim.Namespace, claim.Name, err)
+		}
+	}
+	entry, err := r.cfg.Plan(claim)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.resolve(ctx, entry); err != nil {
+		return nil, err
+	}
+	if err := r.cfg.Journal.Put(entry); err != nil {
+		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	if err := r.do(ctx, entry); err != nil {
+		return nil, errors.Join(err, r.undo(ctx, entry))
+	}
+	return entry, nil
+}
+
+// again is the repeated prepare: nothing is planned anew, but everything is
+// verified, and done again where it is not there any more.
+func (r *Runner) again(ctx context.Context, entry *Entry, claim *resourceapi.ResourceClaim) (*Entry, error) {
+	if pods := podsOf(claim); !slices.Equal(pods, entry.Pods) {
+		updated := *entry
+		updated.Pods = pods
+		if err := r.cfg.Journal.Put(&updated); err != nil {
+			return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
+		}
+		entry = &updated
+	}
+	return entry, r.do(ctx, entry)
+}
+
+// resolve fills in the CNI configurations, for which it asks the API server.
+func (r *Runner) resolve(ctx context.Context, entry *Entry) error {
+	for i := range entry.Devices {
+		network := entry.Devices[i].Network
+		if network == nil {
+			continue
+		}
+		for j, wanted := range network.Networks {
+			found, err := r.cfg.Networks.Resolve(ctx, wanted.Namespace, wanted.Name, network.PCI)
+			if err != nil {
+				return fmt.Errorf("claim %s/%s: network %s/%s for NIC %s: %w", entry.ClaimNamespace, entry.ClaimName, wanted.Namespace, wanted.Name, network.Device, err)
+			}
+			network.Networks[j] = found
+		}
+	}
+	return nil
+}
+
+func (r *Runner) do(ctx context.Context, entry *Entry) error {
+	for _, step := range r.cfg.Steps(entry) {
+		klog.FromContext(ctx).V(4).Info("Doing a step", "step", step.Name())
+		if err := step.Do(ctx); err != nil {
+			return fmt.Errorf("claim %s/%s: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+		}
+		if err := step.Verify(ctx); err != nil {
+			return fmt.Errorf("claim %s/%s: after: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+		}
+	}
+	return nil
+}
+
+// undo takes the steps back in reverse order and forgets the entry. If a step
+// cannot be undone the entry stays, and the device with it, until a later try.
+func (r *Runner) undo(ctx context.Context, entry *Entry) error {
+	steps := r.cfg.Steps(entry)
+	for _, step := range slices.Backward(steps) {
+		klog.FromContext(ctx).V(4).Info("Undoing a step", "step", step.Name())
+		if err := step.Undo(ctx); err != nil {
+			return fmt.Errorf("claim %s/%s: undo: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+		}
+	}
+	return r.cfg.Journal.Delete(entry.ClaimUID)
+}
+
+// answers reports whether the entry is of the claim's present allocation.
+func (e *Entry) answers(claim *resourceapi.ResourceClaim) bool {
+	type result struct {
+		Request, Pool, Name string
+		ShareID             types.UID
+	}
+	share := func(id *types.UID) types.UID {
+		if id == nil {
+			return ""
+		}
+		return *id
+	}
+	var have, want []result
+	for _, d := range e.Devices {
+		have = append(have, result{d.Request, d.Pool, d.Name, share(d.ShareID)})
+	}
+	for _, w := range ownResults(claim) {
+		want = append(want, result{w.Request, w.Pool, w.Device, share(w.ShareID)})
+	}
+	return slices.Equal(have, want)
+}
+
+// operate runs work for a claim once the operations before it are over. It
+// returns when the work is done or ctx is: in that case the work goes on.
+func (r *Runner) operate(ctx context.Context, claim types.UID, work func(context.Context) error) error {
+	done := make(chan struct{})
+	r.mu.Lock()
+	previous := r.operations[claim]
+	r.operations[claim] = done
+	r.mu.Unlock()
+
+	result := make(chan error, 1)
+	go func() {
+		if previous != nil {
+			<-previous
+		}
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.StepTimeout)
+		defer cancel()
+		err := work(detached)
+		r.mu.Lock()
+		if r.operations[claim] == done {
+			delete(r.operations, claim)
+		}
+		r.mu.Unlock()
+		close(done)
+		result <- err
+	}()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("claim %s: the call ended before the work did, which goes on; the next call waits for it: %w", claim, context.Cause(ctx))
+	}
+}
+
+func (r *Runner) bury(claim types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for uid, stone := range r.unprepared {
+		if now.Sub(stone.at) > stragglerLimit {
+			delete(r.unprepared, uid)
+		}
+	}
+	r.arrivals++
+	r.unprepared[claim] = tombstone{arrival: r.arrivals, at: now}
+}
+
+func (r *Runner) straggles(claim types.UID, arrival Arrival) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stone, buried := r.unprepared[claim]
+	return buried && uint64(arrival) < stone.arrival
+}

@@ -1,0 +1,134 @@
+// A Step is one thing that is done on the node for a claim. Steps are derived
+// from the entry alone, at any time, by the process that began them or by its
+// successor. Partitions, passthrough and sharing will be further steps.
+
+package claim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/types"
+	"tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/hostler-dev/hostler/driver/cdi"
+	"github.com/hostler-dev/hostler/topology"
+)
+
+// Step is idempotent in both directions: Do may find its work done, and Undo
+// may find nothing to undo, because either may have been interrupted.
+type Step interface {
+	// Name for logs and errors, an action: "write the CDI spec".
+	Name() string
+	Do(ctx context.Context) error
+	// Verify reads back from the kernel, the disk or the hardware whether the
+	// step's effect is there.
+	Verify(ctx context.Context) error
+	Undo(ctx context.Context) error
+}
+
+// Attacher brings home what a claim has in network namespaces.
+type Attacher interface {
+	// Release returns when all netdevs and rules of the claim are out of its
+	// pods. A claim that has none is no error.
+	Release(ctx context.Context, claim types.UID) error
+}
+
+// Specs makes CDI specs, see cdi.Builder.
+type Specs interface {
+	Build(ctx context.Context, claim *cdi.Claim) (*specs.Spec, error)
+}
+
+// Steps derives the steps of entries.
+type Steps struct {
+	Attacher  Attacher
+	Specs     Specs
+	Directory cdi.Directory
+	// Snapshot is the machine now: driver files and device nodes may have
+	// changed since the entry was made.
+	Snapshot func() *topology.Snapshot
+}
+
+// Of returns the steps of an entry in the order in which they are done. The
+// spec comes last: while it is there a container of the claim can start.
+func (s *Steps) Of(entry *Entry) []Step {
+	return []Step{&networkStep{attacher: s.Attacher, entry: entry}, &specStep{steps: s, entry: entry}}
+}
+
+// networkStep has nothing to do on the host at prepare: the intent is in the
+// journal, and the sandbox's hook takes it from there. What it undoes is what
+// the hook did.
+type networkStep struct {
+	attacher Attacher
+	entry    *Entry
+}
+
+func (s *networkStep) Name() string                 { return "offer the network intent" }
+func (s *networkStep) Do(context.Context) error     { return nil }
+func (s *networkStep) Verify(context.Context) error { return nil }
+func (s *networkStep) Undo(ctx context.Context) error {
+	if len(s.entry.Intent().Devices) == 0 && s.entry.Egress == nil {
+		return nil
+	}
+	return s.attacher.Release(ctx, s.entry.ClaimUID)
+}
+
+type specStep struct {
+	steps *Steps
+	entry *Entry
+	// built is kept from Do for Verify, which follows at once.
+	built *specs.Spec
+}
+
+func (s *specStep) Name() string { return "write the CDI spec" }
+
+func (s *specStep) Do(ctx context.Context) error {
+	spec, err := s.build(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = s.steps.Directory.Ensure(s.entry.ClaimUID, spec)
+	return err
+}
+
+func (s *specStep) Verify(ctx context.Context) error {
+	spec, err := s.build(ctx)
+	if err != nil {
+		return err
+	}
+	return s.steps.Directory.Verify(s.entry.ClaimUID, spec)
+}
+
+func (s *specStep) Undo(context.Context) error { return s.steps.Directory.Remove(s.entry.ClaimUID) }
+
+func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
+	if s.built != nil {
+		return s.built, nil
+	}
+	raw, err := json.Marshal(s.entry)
+	if err != nil {
+		return nil, fmt.Errorf("encode the journal entry of claim %s: %w", s.entry.ClaimUID, err)
+	}
+	claim := s.entry.cdiClaim()
+	claim.Entry, claim.Driver = raw, s.steps.Snapshot().Driver
+	s.built, err = s.steps.Specs.Build(ctx, claim)
+	return s.built, err
+}
+
+// cdiClaim is the entry in the terms of package cdi.
+func (e *Entry) cdiClaim() *cdi.Claim {
+	claim := &cdi.Claim{UID: e.ClaimUID}
+	for i := range e.Devices {
+		d := &e.Devices[i]
+		device := cdi.Device{Name: d.Name, GPU: d.GPU, Capabilities: d.Capabilities}
+		if d.RDMA {
+			device.RDMA = d.NIC.RDMA
+		}
+		claim.Devices = append(claim.Devices, device)
+	}
+	return claim
+}
+
+// CDIDeviceIDs are the CDI devices that give a container the named device of the claim.
+func (e *Entry) CDIDeviceIDs(device string) []string { return e.cdiClaim().DeviceIDs(device) }

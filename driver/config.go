@@ -1,0 +1,111 @@
+// Package driver is the kubelet plugin: it publishes this node's devices and
+// prepares claims for them. It decides nothing itself. What is published is
+// package publish's business, what a claim gets and how it is done is package
+// claim's; here they meet the kubelet, the API server and the clock.
+package driver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/driver/cdi"
+	"github.com/hostler-dev/hostler/driver/claim"
+	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// Name of the DRA driver.
+const Name = publish.DriverName
+
+// Attacher brings home what a claim has in network namespaces.
+type Attacher interface {
+	Release(ctx context.Context, claim types.UID) error
+}
+
+// NetworkResolver looks up a NetworkAttachmentDefinition and makes its CNI
+// configuration for a device.
+type NetworkResolver interface {
+	Resolve(ctx context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error)
+}
+
+// Recorder takes the driver's measurements. A nil error is a success.
+type Recorder interface {
+	ObservePrepare(duration time.Duration, err error)
+	ObserveUnprepare(duration time.Duration, err error)
+	ObserveReconcile(err error)
+}
+
+// Config is what a Driver works with. All fields without a default must be set.
+type Config struct {
+	NodeName   string
+	KubeClient kubernetes.Interface
+	// Paths with their defaults set.
+	Paths v1alpha1.PathsConfig
+	// BootID of the running machine.
+	BootID string
+	// Journal of claims, opened by OpenJournal below.
+	Journal  *claim.Journal
+	Attacher Attacher
+	Networks NetworkResolver
+	Recorder Recorder
+	// Resolvers returns the addresses of the cluster's DNS service. Default: none.
+	Resolvers func() []netip.Addr
+	// Rescan, if set, is called when NICs came home, so that discovery looks at once.
+	Rescan func()
+	// ReconcileInterval between full comparisons of what is with what should be. Default: 3 minutes.
+	ReconcileInterval time.Duration
+	// HealthInterval between health reports; the kubelet forgets after 30 seconds. Default: 10 seconds.
+	HealthInterval time.Duration
+}
+
+// OpenJournal opens the journal where the paths say.
+func OpenJournal(ctx context.Context, paths v1alpha1.PathsConfig) (*claim.Journal, error) {
+	return claim.OpenJournal(ctx, filepath.Join(paths.State, "journal"), cdi.Directory{Path: paths.CDI})
+}
+
+// check sets defaults and refuses what would fail later and less clearly.
+func (cfg *Config) check() error {
+	if cfg.ReconcileInterval == 0 {
+		cfg.ReconcileInterval = 3 * time.Minute
+	}
+	if cfg.HealthInterval == 0 {
+		cfg.HealthInterval = 10 * time.Second
+	}
+	if cfg.Resolvers == nil {
+		cfg.Resolvers = func() []netip.Addr { return nil }
+	}
+	if cfg.Rescan == nil {
+		cfg.Rescan = func() {}
+	}
+	if faults := content.IsDNS1123Subdomain(cfg.NodeName); len(faults) > 0 {
+		return fmt.Errorf("node name %q cannot be part of a resource pool's name: %s", cfg.NodeName, faults[0])
+	}
+	if longest := publish.EgressPool(cfg.NodeName); len(longest) > 253 {
+		return fmt.Errorf("node name %q is too long: pool name %q has more than the 253 characters that the API allows", cfg.NodeName, longest)
+	}
+	// Linux keeps socket paths in 108 bytes, the last of which is zero.
+	if socket := filepath.Join(cfg.pluginDirectory(), "dra.sock"); len(socket) > 107 {
+		return fmt.Errorf("the socket path %s is longer than the 107 characters that Linux allows; set paths.kubeletPlugins to a shorter one", socket)
+	}
+	return nil
+}
+
+func (cfg *Config) pluginDirectory() string { return filepath.Join(cfg.Paths.KubeletPlugins, Name) }
+
+// DeviceHealth is health's word on a device, for the status of the pods that hold it.
+type DeviceHealth struct {
+	// Device is its name; the pool follows from it.
+	Device string
+	Health kubeletplugin.HealthStatus
+	// Message for a user: what is wrong, and what helps.
+	Message string
+}

@@ -1,0 +1,224 @@
+// Driver answers the kubelet. Calls arrive in parallel and are not serialised;
+// package claim knows which of them have to wait for each other.
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/driver/cdi"
+	"github.com/hostler-dev/hostler/driver/claim"
+)
+
+// Driver implements kubeletplugin.DRAPlugin.
+type Driver struct {
+	cfg       Config
+	runner    *claim.Runner
+	ledger    *claim.Ledger
+	directory cdi.Directory
+	// fail ends Run; set while Run runs.
+	fail func(error)
+	// reconcileNow asks for a reconciliation out of turn.
+	reconcileNow chan struct{}
+
+	machine machine
+}
+
+var _ kubeletplugin.DRAPlugin = (*Driver)(nil)
+
+// New returns a Driver that does nothing yet.
+func New(cfg Config) (*Driver, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	d := &Driver{
+		cfg:          cfg,
+		ledger:       claim.NewLedger(cfg.Journal),
+		directory:    cdi.Directory{Path: cfg.Paths.CDI},
+		fail:         func(error) {},
+		reconcileNow: make(chan struct{}, 1),
+	}
+	d.machine.changed = make(chan struct{})
+	paths := cfg.Paths
+	steps := &claim.Steps{
+		Attacher:  cfg.Attacher,
+		Directory: d.directory,
+		Snapshot:  d.machine.now,
+		Specs: &cdi.Builder{
+			GPUs: cdi.NewNVIDIA(cdi.NVIDIAConfig{
+				DriverRoot: paths.DriverRoot, HostDriverRoot: paths.HostDriverRoot,
+				Dev: paths.Dev, HostDev: paths.HostDev, Hook: paths.CDIHook,
+			}),
+			Gate: cdi.Gate{
+				Path: paths.Gate, Socket: filepath.Join(paths.Run, "gate.sock"), Records: filepath.Join(paths.Run, "attached"),
+			},
+			Dev: paths.Dev, HostDev: paths.HostDev,
+		},
+	}
+	d.runner = claim.NewRunner(claim.RunnerConfig{
+		Journal: cfg.Journal, Plan: d.plan, Steps: steps.Of, Networks: cfg.Networks, BootID: cfg.BootID,
+	})
+	return d, nil
+}
+
+// Run serves the kubelet until ctx ends or something fails for good.
+func (d *Driver) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var once sync.Once
+	d.fail = func(err error) { once.Do(func() { cancel(err) }) }
+	if err := os.MkdirAll(d.cfg.pluginDirectory(), 0o750); err != nil {
+		return fmt.Errorf("create the plugin's directory: %w; check paths.kubeletPlugins in the agent's configuration", err)
+	}
+	helper, err := kubeletplugin.Start(ctx, d,
+		kubeletplugin.DriverName(Name),
+		kubeletplugin.NodeName(d.cfg.NodeName),
+		kubeletplugin.KubeClient(d.cfg.KubeClient),
+		kubeletplugin.PluginDataDirectoryPath(d.cfg.pluginDirectory()),
+		kubeletplugin.RegistrarDirectoryPath(d.cfg.Paths.KubeletRegistry),
+		kubeletplugin.Serialize(false),
+		kubeletplugin.HealthService(true),
+		kubeletplugin.GRPCInterceptor(d.numberArrivals),
+	)
+	if err != nil {
+		return fmt.Errorf("start the kubelet plugin: %w; check paths.kubeletPlugins and paths.kubeletRegistry", err)
+	}
+	klog.FromContext(ctx).Info("Serving the kubelet", "socket", filepath.Join(d.cfg.pluginDirectory(), "dra.sock"))
+	var loops sync.WaitGroup
+	loops.Go(func() { d.publish(ctx, helper) })
+	loops.Go(func() { d.reconcile(ctx) })
+	<-ctx.Done()
+	helper.Stop()
+	loops.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// PrepareResourceClaims implements kubeletplugin.DRAPlugin.
+func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceapi.ResourceClaim) (map[types.UID]kubeletplugin.PrepareResult, error) {
+	arrival := arrivalOf(ctx, d.runner)
+	if err := d.machine.awaitSnapshot(ctx); err != nil {
+		return nil, err
+	}
+	results := make(map[types.UID]kubeletplugin.PrepareResult, len(claims))
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, c := range claims {
+		all.Go(func() {
+			result := d.prepareOne(ctx, arrival, c)
+			mu.Lock()
+			defer mu.Unlock()
+			results[c.UID] = result
+		})
+	}
+	all.Wait()
+	return results, nil
+}
+
+func (d *Driver) prepareOne(ctx context.Context, arrival claim.Arrival, c *resourceapi.ResourceClaim) kubeletplugin.PrepareResult {
+	ctx = withClaim(ctx, c.Namespace, c.Name, c.UID)
+	begin := time.Now()
+	entry, err := d.runner.Prepare(ctx, arrival, c)
+	d.cfg.Recorder.ObservePrepare(time.Since(begin), err)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "A claim cannot be prepared")
+		var held *claim.HeldError
+		if errors.As(err, &held) {
+			// The holder may be a claim that was deleted while the agent was down.
+			d.wantReconcile()
+		}
+		return kubeletplugin.PrepareResult{Err: err}
+	}
+	klog.FromContext(ctx).V(2).Info("Prepared a claim", "devices", len(entry.Devices), "duration", time.Since(begin))
+	result := kubeletplugin.PrepareResult{}
+	for i := range entry.Devices {
+		device := &entry.Devices[i]
+		result.Devices = append(result.Devices, kubeletplugin.Device{
+			Requests: []string{device.Request}, PoolName: device.Pool, DeviceName: device.Name, ShareID: device.ShareID,
+			CDIDeviceIDs: entry.CDIDeviceIDs(device.Name),
+		})
+	}
+	return result
+}
+
+// UnprepareResourceClaims implements kubeletplugin.DRAPlugin.
+func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletplugin.NamespacedObject) (map[types.UID]error, error) {
+	results := make(map[types.UID]error, len(claims))
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, c := range claims {
+		all.Go(func() {
+			ctx := withClaim(ctx, c.Namespace, c.Name, c.UID)
+			begin := time.Now()
+			err := d.runner.Unprepare(ctx, c.UID)
+			d.cfg.Recorder.ObserveUnprepare(time.Since(begin), err)
+			if err != nil {
+				klog.FromContext(ctx).Error(err, "A claim cannot be unprepared; the kubelet will try again")
+			} else {
+				klog.FromContext(ctx).V(2).Info("Unprepared a claim", "duration", time.Since(begin))
+				d.cfg.Rescan()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			results[c.UID] = err
+		})
+	}
+	all.Wait()
+	return results, nil
+}
+
+// HandleError implements kubeletplugin.DRAPlugin.
+func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
+	klog.FromContext(ctx).Error(err, "The kubelet plugin reports a problem", "problem", msg)
+	if !errors.Is(err, kubeletplugin.ErrRecoverable) {
+		d.fail(fmt.Errorf("%s: %w", msg, err))
+	}
+}
+
+func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {
+	snapshot := d.machine.now()
+	entry, err := claim.Plan(claim.PlanInput{
+		Claim: c, NodeName: d.cfg.NodeName, Snapshot: snapshot,
+		Held: d.machine.held(d.ledger.Held(), time.Now()), Resolvers: d.cfg.Resolvers(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The boot ID is the running machine's, also while no snapshot has been taken.
+	entry.BootID = d.cfg.BootID
+	return entry, nil
+}
+
+// arrivalKey is the context key of a call's number.
+type arrivalKey struct{}
+
+// numberArrivals gives each call its number before the helper reads claims
+// from the API server.
+func (d *Driver) numberArrivals(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	return handle(context.WithValue(ctx, arrivalKey{}, d.runner.Arrive()), request)
+}
+
+func arrivalOf(ctx context.Context, runner *claim.Runner) claim.Arrival {
+	if arrival, ok := ctx.Value(arrivalKey{}).(claim.Arrival); ok {
+		return arrival
+	}
+	return runner.Arrive()
+}
+
+func withClaim(ctx context.Context, namespace, name string, uid types.UID) context.Context {
+	return klog.NewContext(ctx, klog.FromContext(ctx).WithValues("claim", klog.KRef(namespace, name), "claimUID", uid))
+}
