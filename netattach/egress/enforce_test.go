@@ -1,0 +1,438 @@
+package egress
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/netattach/internal/nettest"
+)
+
+// A pod with eth0, and an outside that owns all documentation addresses.
+func podAndOutside(t *testing.T) (pod, outside *nettest.Namespace) {
+	pod, outside = nettest.New(t), nettest.New(t)
+	nettest.Join(t, pod, "eth0", outside, "pod")
+	pod.Up(t, "eth0", "192.0.2.2/24", "2001:db8:1::2/64")
+	outside.Up(t, "pod", "192.0.2.1/24", "2001:db8:1::1/64")
+	pod.Route(t, "0.0.0.0/0", "192.0.2.1")
+	pod.Route(t, "::/0", "2001:db8:1::1")
+	for _, prefix := range []string{"198.51.100.0/24", "203.0.113.0/24", "169.254.169.254/32", "10.0.0.0/8", "2001:db8:2::/64"} {
+		outside.Answer(t, prefix)
+	}
+	return pod, outside
+}
+
+func compiled(t testing.TB, config v1alpha1.EgressConfig, resolvers ...string) Ruleset {
+	t.Helper()
+	v1alpha1.SetDefaults_EgressConfig(&config)
+	if faults := v1alpha1.ValidateEgressConfig(&config); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	var addrs []netip.Addr
+	for _, resolver := range resolvers {
+		addrs = append(addrs, netip.MustParseAddr(resolver))
+	}
+	rules, err := Compile(config, addrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules
+}
+
+func allow(name, cidr string, ports ...v1alpha1.EgressPort) v1alpha1.EgressRule {
+	return v1alpha1.EgressRule{Name: name, To: []v1alpha1.EgressPeer{{CIDR: &v1alpha1.CIDRPeer{CIDR: cidr}}}, Ports: ports}
+}
+
+func enforce(t testing.TB, pod *nettest.Namespace, rules Ruleset) {
+	t.Helper()
+	if err := Enforce(context.Background(), pod.FD, rules); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// dial connects from the pod; patience is far above what a refusal takes and
+// far below a timeout of TCP.
+func dial(t testing.TB, pod *nettest.Namespace, network, address string) (conn net.Conn, err error) {
+	t.Helper()
+	pod.Do(t, func() { conn, err = net.DialTimeout(network, address, 10*time.Second) })
+	return conn, err
+}
+
+func TestAllowedDestinationAnswersAndDeniedIsRefusedAtOnce(t *testing.T) {
+	pod, outside := podAndOutside(t)
+	outside.ServeTCP(t, 80)
+	outside.ServeTCP(t, 81)
+	enforce(t, pod, compiled(t, v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{allow("web", "198.51.100.0/24", v1alpha1.EgressPort{Port: 80})}}))
+
+	conn, err := dial(t, pod, "tcp", "198.51.100.10:80")
+	if err != nil {
+		t.Fatalf("allowed destination: %v", err)
+	}
+	defer conn.Close()
+	if got := echo(conn, "hello"); got != nil {
+		t.Fatalf("allowed flow: %v", got)
+	}
+	for name, address := range map[string]string{
+		"other address": "203.0.113.10:80", "other port": "198.51.100.10:81", "metadata": "169.254.169.254:80", "IPv6 without a rule": "[2001:db8:2::1]:80",
+	} {
+		start := time.Now()
+		conn, err := dial(t, pod, "tcp", address)
+		if err == nil {
+			conn.Close()
+			t.Errorf("%s: connected", name)
+		} else if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: want a reset, got %v", name, err)
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s: refused after %s only", name, took)
+		}
+	}
+	counters, err := Counters(pod.FD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counters["allow web"].Packets == 0 || counters[RuleBuiltInNever].Packets == 0 || counters[RuleDefault].Packets == 0 {
+		t.Errorf("counters have not seen the traffic: %v", counters)
+	}
+}
+
+func echo(conn net.Conn, text string) error {
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte(text)); err != nil {
+		return err
+	}
+	_, err := conn.Read(make([]byte, len(text)))
+	return err
+}
+
+func TestUDPAndResolvers(t *testing.T) {
+	pod, outside := podAndOutside(t)
+	ntp, dns := outside.ListenUDP(t, 123), outside.ListenUDP(t, 53)
+	enforce(t, pod, compiled(t, v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{
+		allow("ntp", "2001:db8:2::/64", v1alpha1.EgressPort{Protocol: v1alpha1.ProtocolUDP, Port: 123})}}, "10.96.0.10"))
+	send := func(address string) error {
+		conn, err := dial(t, pod, "udp", address)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = conn.Write([]byte("to " + address))
+		return err
+	}
+	for address, arrives := range map[string]<-chan string{"[2001:db8:2::7]:123": ntp, "10.96.0.10:53": dns} {
+		if err := send(address); err != nil {
+			t.Fatalf("%s: %v", address, err)
+		}
+		if got := <-arrives; got != "to "+address {
+			t.Errorf("%s: got %q", address, got)
+		}
+	}
+	for _, address := range []string{"198.51.100.1:123", "10.96.0.11:53", "[2001:db8:2::7]:53"} {
+		if err := send(address); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: want EPERM at the first packet, got %v", address, err)
+		}
+	}
+}
+
+// A live flow ends when its destination is revoked, and an allowed one goes on.
+func TestRevocationEndsLiveFlows(t *testing.T) {
+	pod, outside := podAndOutside(t)
+	outside.ServeTCP(t, 80)
+	web := func(cidrs ...string) Ruleset {
+		var config v1alpha1.EgressConfig
+		for i, cidr := range cidrs {
+			config.Allow = append(config.Allow, allow(fmt.Sprintf("r%d", i), cidr, v1alpha1.EgressPort{Port: 80}))
+		}
+		return compiled(t, config)
+	}
+	enforce(t, pod, web("198.51.100.0/24", "203.0.113.0/24"))
+	kept, err := dial(t, pod, "tcp", "198.51.100.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	revoked, err := dial(t, pod, "tcp", "203.0.113.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer revoked.Close()
+	if err := errors.Join(echo(kept, "a"), echo(revoked, "a")); err != nil {
+		t.Fatal(err)
+	}
+	enforce(t, pod, web("198.51.100.0/24"))
+	if err := echo(kept, "b"); err != nil {
+		t.Errorf("the allowed flow ended: %v", err)
+	}
+	if err := echo(revoked, "b"); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the revoked flow was not reset: %v", err)
+	}
+}
+
+func TestInboundConnectionsGetTheirReplies(t *testing.T) {
+	pod, outside := podAndOutside(t)
+	pod.ServeTCP(t, 8080)
+	enforce(t, pod, compiled(t, v1alpha1.EgressConfig{}))
+	for _, address := range []string{"192.0.2.2:8080", "[2001:db8:1::2]:8080"} {
+		conn, err := dial(t, outside, "tcp", address)
+		if err != nil {
+			t.Fatalf("%s: %v", address, err)
+		}
+		defer conn.Close()
+		if err := echo(conn, "hello"); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+		enforce(t, pod, compiled(t, v1alpha1.EgressConfig{Never: []string{"198.51.100.0/24"}}))
+		if err := echo(conn, "hello again"); err != nil {
+			t.Errorf("%s, after an update of the rules: %v", address, err)
+		}
+	}
+}
+
+func TestRawSocketsDoNotPass(t *testing.T) {
+	for name, bypass := range map[string]int{"through the queue": 0, "with PACKET_QDISC_BYPASS": 1} {
+		t.Run(name, func(t *testing.T) {
+			pod, outside := podAndOutside(t)
+			received := outside.ListenUDP(t, 9)
+			frame := udpFrame(pod.Link(t, "eth0").Attrs().HardwareAddr, outside.Link(t, "pod").Attrs().HardwareAddr)
+			if err := sendRaw(t, pod, frame, bypass, 0); err != nil {
+				t.Fatalf("before enforcement: %v", err)
+			}
+			if got := <-received; got != "raw" {
+				t.Fatalf("the frame itself is wrong: %q", got)
+			}
+			enforce(t, pod, compiled(t, v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{
+				allow("marker", "198.51.100.0/24", v1alpha1.EgressPort{Protocol: v1alpha1.ProtocolUDP, Port: 9})}}))
+			for _, mark := range []int{0, 1, 0xffffffff} {
+				// The kernel answers ENOBUFS for a dropped frame; what counts is what arrives.
+				_ = sendRaw(t, pod, frame, bypass, mark)
+			}
+			conn, err := dial(t, pod, "udp", "198.51.100.1:9")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := conn.Write([]byte("regular")); err != nil {
+				t.Fatal(err)
+			}
+			// Packets of one veth keep their order, so a raw one would come first.
+			if got := <-received; got != "regular" {
+				t.Errorf("a raw frame got out: %q", got)
+			}
+			counters, err := Counters(pod.FD)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if counters[RuleRaw].Packets != 3 {
+				t.Errorf("counted %d raw frames, want 3", counters[RuleRaw].Packets)
+			}
+		})
+	}
+}
+
+// A raw IP packet that the pod sends itself "from" a denied address must not
+// open the way for replies to that address.
+func TestForgedInboundPacketsEarnNoReplies(t *testing.T) {
+	pod, outside := podAndOutside(t)
+	received := outside.ListenUDP(t, 7000)
+	enforce(t, pod, compiled(t, v1alpha1.EgressConfig{}))
+	packet := udpPacket("203.0.113.66", "192.0.2.2", 7000, 7001, "forged")
+	pod.Do(t, func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 2}}); err != nil {
+			t.Fatalf("sending the forged packet: %v", err)
+		}
+		socket, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 7001}, &net.UDPAddr{IP: net.IPv4(203, 0, 113, 66), Port: 7000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		if _, err := socket.Write([]byte("reply")); !errors.Is(err, unix.EPERM) {
+			t.Errorf("a reply to a forged packet: want EPERM, got %v", err)
+		}
+	})
+	select {
+	case got := <-received:
+		t.Errorf("%q got out", got)
+	default:
+	}
+}
+
+func TestForwardedPacketsAreDenied(t *testing.T) {
+	pod, outside := podAndOutside(t)
+	inner := nettest.New(t)
+	nettest.Join(t, inner, "eth0", pod, "in0")
+	inner.Up(t, "eth0", "10.77.0.2/24")
+	pod.Up(t, "in0", "10.77.0.1/24")
+	inner.Route(t, "0.0.0.0/0", "10.77.0.1")
+	outside.Route(t, "10.77.0.0/24", "192.0.2.2")
+	pod.Do(t, func() {
+		if err := writeSysctl("/proc/sys/net/ipv4/ip_forward", "1"); err != nil {
+			t.Skipf("cannot switch forwarding on: %v", err)
+		}
+	})
+	received := outside.ListenUDP(t, 9)
+	send := func(text string) {
+		conn, err := dial(t, inner, "udp", "198.51.100.1:9")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("before")
+	if got := <-received; got != "before" {
+		t.Fatalf("forwarding does not work in this test: %q", got)
+	}
+	enforce(t, pod, compiled(t, v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{
+		allow("all", "0.0.0.0/0", v1alpha1.EgressPort{Protocol: v1alpha1.ProtocolUDP, Port: 9})}}))
+	send("after")
+	counters, err := Counters(pod.FD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counters[RuleForward].Packets != 1 {
+		t.Errorf("the forward chain dropped %d packets, want 1", counters[RuleForward].Packets)
+	}
+}
+
+func TestEnforceIsIdempotentAndMendsDrift(t *testing.T) {
+	pod, _ := podAndOutside(t)
+	rules := compiled(t, v1alpha1.EgressConfig{Never: []string{"10.0.0.0/8"}, Allow: []v1alpha1.EgressRule{
+		allow("all", "0.0.0.0/0", v1alpha1.EgressPort{Port: 1, EndPort: 65535}),
+		allow("all6", "::/0", v1alpha1.EgressPort{Protocol: v1alpha1.ProtocolUDP, Port: 5}, v1alpha1.EgressPort{Protocol: v1alpha1.ProtocolSCTP, Port: 7, EndPort: 9})}}, "169.254.20.10", "fd00::a")
+	ctx := context.Background()
+	if err := Verify(ctx, pod.FD, rules); !errors.Is(err, ErrDrift) {
+		t.Fatalf("an empty namespace verified: %v", err)
+	}
+	enforce(t, pod, rules)
+	before := handles(t, pod)
+	enforce(t, pod, rules)
+	if after := handles(t, pod); before != after {
+		t.Errorf("the second call rewrote the rules:\n%s\n%s", before, after)
+	}
+	if hash, err := Installed(pod.FD); err != nil || hash != rules.Hash() {
+		t.Errorf("Installed is %q, %v, want %q", hash, err, rules.Hash())
+	}
+	for what, tamper := range map[string]func(c *nftables.Conn){
+		"a rule that accepts all": func(c *nftables.Conn) {
+			table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+			c.InsertRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: output, Table: table}, Exprs: accept()})
+		},
+		"no rules": func(c *nftables.Conn) {
+			c.FlushTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
+		},
+		"no raw socket filter": func(c *nftables.Conn) {
+			c.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev})
+		},
+		"a destination more": func(c *nftables.Conn) {
+			table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+			set := &nftables.Set{Table: table, Name: "never-ip", KeyType: nftables.TypeIPAddr, Interval: true}
+			if err := c.SetAddElements(set, []nftables.SetElement{{Key: []byte{11, 0, 0, 1}}, {Key: []byte{11, 0, 0, 2}, IntervalEnd: true}}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			conn, err := connect(pod.FD)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.CloseLasting()
+			tamper(conn)
+			if err := conn.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if err := Verify(ctx, pod.FD, rules); !errors.Is(err, ErrDrift) {
+				t.Errorf("not noticed: %v", err)
+			}
+			enforce(t, pod, rules)
+		})
+	}
+}
+
+// An interface that was added is not covered until Enforce ran again, and
+// Verify says so.
+func TestNewInterfacesAreCovered(t *testing.T) {
+	pod, outside := podAndOutside(t)
+	rules := compiled(t, v1alpha1.EgressConfig{})
+	enforce(t, pod, rules)
+	nettest.Join(t, pod, "net1", outside, "pod1")
+	if err := Verify(context.Background(), pod.FD, rules); !errors.Is(err, ErrDrift) || !strings.Contains(err.Error(), "egress-net1") {
+		t.Fatalf("want the missing chain of net1, got %v", err)
+	}
+	enforce(t, pod, rules)
+	if err := Verify(context.Background(), pod.FD, rules); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Random scopes and packets get the same verdict from Evaluate and the kernel.
+func TestKernelAgreesWithEvaluate(t *testing.T) {
+	pod, _ := podAndOutside(t)
+	rapid.Check(t, func(r *rapid.T) {
+		config := anyScope(r)
+		rules := compiled(t, config, "10.0.0.3", "2001:db8:2::3")
+		enforce(t, pod, rules)
+		for range 25 {
+			packet := anyPacket(r)
+			want := Evaluate(rules, packet)
+			err := sendPacket(t, pod, packet)
+			if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EACCES) {
+				r.Fatalf("%+v: %v", packet, err)
+			}
+			if (err == nil) != want.Allowed {
+				r.Fatalf("%+v: the kernel says %v, Evaluate %+v\n%s", packet, err, want, rules)
+			}
+		}
+	})
+}
+
+// sendPacket writes a transport header to a raw IP socket, which passes the
+// output chain like any other packet.
+func sendPacket(t testing.TB, pod *nettest.Namespace, packet Packet) (err error) {
+	payload := make([]byte, 20)
+	binary.BigEndian.PutUint16(payload[0:], 40000)
+	binary.BigEndian.PutUint16(payload[2:], packet.Port)
+	domain := unix.AF_INET6
+	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: packet.Destination.As16()}
+	if packet.Destination.Is4() {
+		domain, to = unix.AF_INET, &unix.SockaddrInet4{Addr: packet.Destination.As4()}
+	}
+	if packet.Protocol == ICMPv6 {
+		payload[0], payload[1] = packet.ICMPv6Type, 0
+	}
+	pod.Do(t, func() {
+		fd, socketErr := unix.Socket(domain, unix.SOCK_RAW, int(packet.Protocol))
+		if socketErr != nil {
+			t.Fatal(socketErr)
+		}
+		defer unix.Close(fd)
+		if packet.Protocol == ICMPv6 {
+			if optErr := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, int(packet.HopLimit)); optErr != nil {
+				t.Fatal(optErr)
+			}
+		}
+		err = unix.Sendto(fd, payload, 0, to)
+	})
+	return err
+}

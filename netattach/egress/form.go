@@ -1,0 +1,185 @@
+package egress
+
+// The form that a ruleset takes in the kernel: which tables, chains, sets and
+// rules. It is computed in full, as plain values, before anything is written,
+// so that Enforce and Verify cannot disagree about it.
+//
+// Two hooks work together. The inet output chain has conntrack and decides.
+// AF_PACKET writes past it, so each interface has a netdev egress chain that
+// drops what does not carry the mark that the output chain puts on what it
+// allowed; netdev has no conntrack of its own. The mark is a random secret per
+// pod, because CAP_NET_RAW, which containers have by default, suffices for
+// SO_MARK since Linux 5.17.
+//
+// Replies pass only on flows whose first packet really came in from outside:
+// prerouting puts the secret on their conntrack entry. Otherwise a pod could
+// send itself a raw packet "from" any address through lo and then reply to it.
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+)
+
+const (
+	// tableName is the name of both tables, inet and netdev.
+	tableName      = "hostler"
+	prerouting     = "prerouting"
+	output         = "output"
+	forward        = "forward"
+	refuse         = "refuse"
+	netdevChain    = "egress-" // + interface name
+	afterConntrack = -150      // NF_IP_PRI_CONNTRACK is -200, NF_IP_PRI_NAT_DST -100
+)
+
+// form is everything that should be in the kernel.
+type form struct {
+	tables []*nftables.Table
+	chains []chainForm
+	sets   []setForm
+}
+
+type chainForm struct {
+	chain *nftables.Chain
+	rules []ruleForm
+}
+
+type ruleForm struct {
+	comment     string
+	expressions []expr.Any
+}
+
+type setForm struct {
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+// formOf is pure. The secret must not be 0, which is what unmarked packets carry.
+func formOf(rules Ruleset, secret uint32, interfaces []string) form {
+	inet := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	netdev := &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}
+	f := form{tables: []*nftables.Table{inet, netdev}}
+	f.chains = append(f.chains,
+		chainForm{chain: &nftables.Chain{Table: inet, Name: refuse}, rules: refusal()},
+		chainForm{
+			chain: baseChain(inet, prerouting, nftables.ChainHookPrerouting, afterConntrack, nftables.ChainPolicyAccept),
+			rules: []ruleForm{{"came in from outside", join(notLoopbackIn(), original(), setConntrackMark(secret))}},
+		},
+		chainForm{
+			chain: baseChain(inet, forward, nftables.ChainHookForward, 0, nftables.ChainPolicyDrop),
+			rules: []ruleForm{{RuleForward, join(count(), drop())}},
+		},
+		chainForm{
+			chain: baseChain(inet, output, nftables.ChainHookOutput, 0, nftables.ChainPolicyDrop),
+			rules: f.outputRules(inet, rules, secret),
+		})
+	for _, name := range interfaces {
+		chain := baseChain(netdev, netdevChain+name, nftables.ChainHookEgress, 0, nftables.ChainPolicyDrop)
+		chain.Device = name
+		f.chains = append(f.chains, chainForm{chain: chain, rules: []ruleForm{
+			{"decided by " + output, join(marked(secret), accept())},
+			{"arp", join(etherType(0x0806), accept())},
+			{RuleRaw, join(count(), drop())},
+		}})
+	}
+	return f
+}
+
+func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook, priority nftables.ChainPriority, policy nftables.ChainPolicy) *nftables.Chain {
+	return &nftables.Chain{Table: table, Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority, Policy: &policy}
+}
+
+// outputRules are the members of a Ruleset in their order, see there.
+func (f *form) outputRules(table *nftables.Table, rules Ruleset, secret uint32) []ruleForm {
+	allowed := join(count(), setMark(secret), accept())
+	refused := join(count(), jumpTo(refuse))
+	list := []ruleForm{
+		{identity(rules.Hash(), secret), join(loopbackOut(), accept())},
+		{RuleReply, join(reply(), conntrackMarked(secret), allowed)},
+	}
+	for _, kind := range neighbourDiscoveryTypes() {
+		list = append(list, ruleForm{RuleNeighbourDiscovery, join(icmpv6(kind), hopLimit(neighbourDiscoveryHopLimit), allowed)})
+	}
+	for _, kind := range listenerReportTypes() {
+		list = append(list, ruleForm{RuleNeighbourDiscovery, join(icmpv6(kind), toLinkScopeMulticast(), allowed)})
+	}
+	for _, match := range f.destinations(table, "never", rules.Never) {
+		list = append(list, ruleForm{RuleNever, join(match, refused)})
+	}
+	var resolvers []AddressRange
+	for _, addr := range rules.Resolvers {
+		resolvers = append(resolvers, AddressRange{addr, addr})
+	}
+	for _, match := range f.destinations(table, "resolver", resolvers) {
+		for _, protocol := range []Protocol{TCP, UDP} {
+			list = append(list, ruleForm{RuleResolver, join(ports(PortRange{protocol, dnsPort, dnsPort}), match, allowed)})
+		}
+	}
+	for _, match := range f.destinations(table, "built-in-never", rules.BuiltInNever) {
+		list = append(list, ruleForm{RuleBuiltInNever, join(match, refused)})
+	}
+	for i, rule := range rules.Allow {
+		for _, match := range f.destinations(table, fmt.Sprintf("allow-%d", i), rule.To) {
+			for _, portRange := range rule.Ports {
+				list = append(list, ruleForm{allowPrefix + rule.Name, join(ports(portRange), match, allowed)})
+			}
+		}
+	}
+	return append(list, ruleForm{RuleDefault, refused})
+}
+
+// allowPrefix keeps a user's rule called "default" apart from ours.
+const allowPrefix = "allow "
+
+// identity is the comment by which a ruleset in the kernel is recognised.
+func identity(hash string, secret uint32) string {
+	return fmt.Sprintf("scope %s %08x", hash, secret)
+}
+
+func parseIdentity(comment string) (hash string, secret uint32, ok bool) {
+	n, err := fmt.Sscanf(comment, "scope %s %x", &hash, &secret)
+	return hash, secret, err == nil && n == 2 && secret != 0
+}
+
+// refusal answers at once instead of letting the caller wait for a timeout.
+func refusal() []ruleForm {
+	return []ruleForm{
+		{"tcp", join(protocolIs(TCP), rejectTCP())},
+		{"other", rejectOther()},
+	}
+}
+
+// destinations adds a set per address family that ranges has members of, and
+// returns the match on each.
+func (f *form) destinations(table *nftables.Table, name string, ranges []AddressRange) [][]expr.Any {
+	var matches [][]expr.Any
+	for _, ipv4 := range []bool{true, false} {
+		members := ofFamily(ranges, ipv4)
+		if len(members) == 0 {
+			continue
+		}
+		keyType, suffix := nftables.TypeIPAddr, "-ip"
+		if !ipv4 {
+			keyType, suffix = nftables.TypeIP6Addr, "-ip6"
+		}
+		// The library draws IDs from an unguarded global unless they are given.
+		set := &nftables.Set{Table: table, Name: name + suffix, ID: uint32(len(f.sets) + 1), KeyType: keyType, Interval: true}
+		f.sets = append(f.sets, setForm{set, intervals(members)})
+		matches = append(matches, join(family(ipv4), destinationIn(set, ipv4)))
+	}
+	return matches
+}
+
+// intervals are a set's elements: a start, and the address behind the end. At
+// the end of the address space there is none, and the interval stays open.
+func intervals(ranges []AddressRange) []nftables.SetElement {
+	var elements []nftables.SetElement
+	for _, r := range ranges {
+		elements = append(elements, nftables.SetElement{Key: r.First.AsSlice()})
+		if behind := r.Last.Next(); behind.IsValid() {
+			elements = append(elements, nftables.SetElement{Key: behind.AsSlice(), IntervalEnd: true})
+		}
+	}
+	return elements
+}
