@@ -1,0 +1,59 @@
+// Everything that must differ between two nodes of the same profile but stay
+// the same from run to run - GPU UUIDs, serial numbers, MACs, GUIDs - is derived
+// here from the node's index and the device's PCI address.
+package machine
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// GPUUUID is the UUID of the GPU at that address on the node of that index.
+func (p *Profile) GPUUUID(nodeIndex int, pci string) string {
+	h := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%s", p.Name, nodeIndex, pci))
+	// Version 4, variant 1, as NVIDIA's UUIDs look.
+	h[6], h[8] = h[6]&0x0f|0x40, h[8]&0x3f|0x80
+	return fmt.Sprintf("GPU-%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
+func (p *Profile) gpuSerial(nodeIndex int, gpu GPU) string {
+	return fmt.Sprintf("16539230%02d%03d", nodeIndex, gpu.Minor)
+}
+
+// MAC is the locally administered address of the NIC function at that PCI address.
+func (p *Profile) MAC(nodeIndex int, pci string) net.HardwareAddr {
+	bus, devfn := busAndFunction(pci)
+	return net.HardwareAddr{0x02, 0x48, 0x00, byte(nodeIndex), bus, devfn}
+}
+
+// UplinkMAC is the address of the uplink's netdev, nil if the profile has no uplink.
+func (p *Profile) UplinkMAC(nodeIndex int) net.HardwareAddr {
+	for _, n := range p.NICs {
+		if n.Uplink {
+			return p.MAC(nodeIndex, n.PCI)
+		}
+	}
+	return nil
+}
+
+// guid is the EUI-64 of a MAC in sysfs's notation, as mlx5 derives it.
+func guid(mac net.HardwareAddr) string {
+	return fmt.Sprintf("%02x%02x:%02xff:fe%02x:%02x%02x", mac[0]^2, mac[1], mac[2], mac[3], mac[4], mac[5])
+}
+
+// linkLocalGID is the RoCE port's first GID.
+func linkLocalGID(mac net.HardwareAddr) string {
+	return "fe80:0000:0000:0000:" + guid(mac)
+}
+
+// busAndFunction takes a validated address apart.
+func busAndFunction(pci string) (bus, devfn byte) {
+	fields := strings.FieldsFunc(pci, func(r rune) bool { return r == ':' || r == '.' })
+	b, _ := strconv.ParseUint(fields[1], 16, 8)
+	d, _ := strconv.ParseUint(fields[2], 16, 8)
+	f, _ := strconv.ParseUint(fields[3], 16, 8)
+	return byte(b), byte(d<<3 | f)
+}

@@ -1,0 +1,207 @@
+package machine
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/dynamic-resource-allocation/deviceattribute"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden listings in testdata")
+
+func load(t *testing.T, name string) *Profile {
+	t.Helper()
+	p, err := Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func render(t *testing.T, name string, options RenderOptions) *Rendered {
+	t.Helper()
+	r, err := Render(load(t, name), t.TempDir(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// listing names every file of a tree with its type, and the content of the small ones.
+func listing(t *testing.T, root string) string {
+	t.Helper()
+	var lines []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, _ := filepath.Rel(root, path)
+		switch {
+		case d.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(path)
+			lines = append(lines, name+" -> "+target)
+			return err
+		case d.Type()&fs.ModeCharDevice != 0:
+			lines = append(lines, name+" (character device)")
+		case strings.HasPrefix(name, "driver/usr") || filepath.Base(name) == "config":
+			lines = append(lines, name)
+		default:
+			content, err := os.ReadFile(path)
+			lines = append(lines, fmt.Sprintf("%s = %q", name, strings.TrimSuffix(string(content), "\n")))
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sort.Strings(lines)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// The golden listings leave out the CPUs, of which a DGX has 224 that are alike.
+func withoutCPUs(listing string) string {
+	var kept []string
+	for line := range strings.Lines(listing) {
+		if !strings.Contains(line, "system/cpu/cpu") && !strings.Contains(line, "/cpu") || strings.Contains(line, "/cpulist") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+func TestRenderedTreeIsTheGoldenOne(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the golden listings have device nodes, which only root can make")
+	}
+	for _, name := range Names() {
+		t.Run(name, func(t *testing.T) {
+			r := render(t, name, RenderOptions{})
+			got := withoutCPUs(listing(t, filepath.Dir(r.Sys)))
+			golden := filepath.Join("testdata", name+".txt")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("rendered tree differs (go test -update if it should):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRenderingTwiceGivesTheSame(t *testing.T) {
+	for _, name := range Names() {
+		first := render(t, name, RenderOptions{NodeIndex: 3})
+		second := render(t, name, RenderOptions{NodeIndex: 3})
+		if diff := cmp.Diff(listing(t, filepath.Dir(first.Sys)), listing(t, filepath.Dir(second.Sys))); diff != "" {
+			t.Errorf("%s: two renderings differ:\n%s", name, diff)
+		}
+	}
+}
+
+func TestNodesOfOneProfileShareNoIdentity(t *testing.T) {
+	p := load(t, "dgx-h100")
+	seen := map[string]string{}
+	for node := range 3 {
+		for _, g := range p.GPUs {
+			claimIdentity(t, seen, p.GPUUUID(node, g.PCI), node, g.PCI)
+		}
+		for _, n := range p.NICs {
+			claimIdentity(t, seen, p.MAC(node, n.PCI).String(), node, n.PCI)
+		}
+	}
+}
+
+func claimIdentity(t *testing.T, seen map[string]string, identity string, node int, pci string) {
+	t.Helper()
+	owner := fmt.Sprintf("node %d, %s", node, pci)
+	if first, taken := seen[identity]; taken {
+		t.Errorf("%s belongs to %s and to %s", identity, first, owner)
+	}
+	seen[identity] = owner
+}
+
+func TestEveryLinkLeadsSomewhere(t *testing.T) {
+	for _, name := range Names() {
+		r := render(t, name, RenderOptions{})
+		for _, root := range []string{r.Sys, r.DriverRoot} {
+			err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.Type()&fs.ModeSymlink != 0 {
+					if _, err := os.Stat(path); err != nil {
+						t.Errorf("%s: %v", name, err)
+					}
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// Kubernetes' own library must read the tree as it reads a real one.
+func TestStandardAttributesComeFromTheTree(t *testing.T) {
+	r := render(t, "dgx-h100", RenderOptions{})
+	sys := deviceattribute.WithFSFromRoot(r.Sys)
+	for _, pci := range []string{"0000:9d:00.0", "0000:9a:00.0"} {
+		root, err := deviceattribute.GetPCIeRootAttributeByPCIBusID(pci, sys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := *root.Value.StringValue; got != "pci0000:97" {
+			t.Errorf("pcieRoot of %s is %s, want pci0000:97", pci, got)
+		}
+		numa, err := deviceattribute.GetNUMANodeAttributeByPCIBusID(pci, deviceattribute.ScalarAttribute, sys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := *numa.Value.IntValue; got != 1 {
+			t.Errorf("numaNode of %s is %d, want 1", pci, got)
+		}
+	}
+}
+
+func TestProfilesThatContradictThemselvesAreRefused(t *testing.T) {
+	valid, err := fs.ReadFile(profiles, "profiles/workstation.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct{ old, new, want string }{
+		"unknown key":             {"product: Workstation", "produkt: Workstation", "produkt"},
+		"missing bridge":          {`parent: "0000:16:02.0"`, `parent: "0000:ff:02.0"`, `parent "0000:ff:02.0" is not among the bridges`},
+		"one address twice":       {`"0000:65:00.0"`, `"0000:17:00.0"`, "is already used by gpus[0]"},
+		"one interface twice":     {"enp102s0f0v1", "enp102s0f0v0", "is already used by"},
+		"address in another form": {`"0000:17:00.0"`, `"17:00.0"`, "is not a PCI address"},
+		"NUMA node that is not":   {`root: "pci0000:64", numaNode: 0, id: "8086:347a"`, `root: "pci0000:64", numaNode: 7, id: "8086:347a"`, "NUMA node 7 does not exist"},
+		"more VFs than possible":  {"totalVFs: 8", "totalVFs: 3", "4 VFs, but totalVFs is 3"},
+		"unknown architecture":    {"architecture: Ada", "architecture: Lovelace", `"Lovelace" is not one of`},
+	} {
+		t.Run(what, func(t *testing.T) {
+			changed := strings.Replace(string(valid), c.old, c.new, 1)
+			if changed == string(valid) {
+				t.Fatalf("the profile has no %q to change", c.old)
+			}
+			_, err := Parse("changed", []byte(changed))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v does not say %q", err, c.want)
+			}
+		})
+	}
+	if _, err := Load("dgx-h900"); err == nil || !strings.Contains(err.Error(), "dgx-h100, workstation") {
+		t.Errorf("an unknown name is not answered with the known ones: %v", err)
+	}
+}
