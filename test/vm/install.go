@@ -20,6 +20,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -104,7 +106,9 @@ func install(ctx context.Context, cache string) (kernel, string, error) {
 		return kernel{}, "", fmt.Errorf("this machine lacks %s: %w", missing(packages, ok), err)
 	}
 	defer apt.close()
+	logger := klog.FromContext(ctx)
 	if len(packages) > 0 {
+		logger.Info("Installing packages for the emulated machine", "packages", packages)
 		if err := apt.install(ctx, packages); err != nil {
 			return kernel{}, "", err
 		}
@@ -113,6 +117,7 @@ func install(ctx context.Context, cache string) (kernel, string, error) {
 		}
 	}
 	if !ok {
+		logger.Info("Downloading a kernel for the emulated machine", "cache", cache)
 		if found, err = unpackKernel(ctx, apt, cache); err != nil {
 			return kernel{}, "", err
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,7 +20,12 @@ const noUplink = "uplink"
 
 func TestPFsOnTwoNUMANodesAndPCIeRoots(t *testing.T) {
 	needMachine(t)
+	start := time.Now()
 	s := discover(t, noUplink)
+	t.Logf("discovery took %s and found:", time.Since(start).Round(time.Millisecond))
+	for _, n := range s.NICs {
+		t.Logf("  %s %s %-6s NUMA %d below %s", n.Placement.PCI, n.Kind, n.Driver, n.Placement.NUMANode, n.Placement.PCIeRoot)
+	}
 	for i, want := range []struct {
 		address, mac string
 		placement    topology.Placement

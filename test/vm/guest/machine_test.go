@@ -32,16 +32,15 @@ func needMachine(t *testing.T) {
 	}
 }
 
-// discover reads the machine as the agent does, and accepts no problems but those that are named.
+// discover reads the machine as the agent does. It accepts no problems but those
+// with the named subjects.
 func discover(t *testing.T, expected ...string) *topology.Snapshot {
 	t.Helper()
-	start := time.Now()
 	tree, err := pci.Read("/sys")
 	if err != nil {
 		t.Fatal(err)
 	}
 	nics, problems := nic.New(nic.Config{}).Read(t.Context(), tree)
-	t.Logf("discovered %d NICs in %s", len(nics), time.Since(start).Round(time.Millisecond))
 	s := &topology.Snapshot{NICs: nics, NUMANodes: tree.NUMANodes, Bridges: tree.Bridges}
 	s.Problems = append(tree.Problems, problems...)
 	for _, n := range nics {
