@@ -1,0 +1,210 @@
+// Package link moves netdevs between the host's network namespace and a pod's.
+//
+// Into takes a netdev in, renamed and with its addresses, but down, so that
+// egress rules can be hooked to it before its first packet; Up sets it up and
+// adds routes, which the kernel refuses on an interface that is down. Home
+// brings it back and gives it the name, MTU, addresses and state that it had.
+//
+// A netdev is recognised by its MAC address, because its name may get lost: if
+// a namespace dies with a physical netdev in it, the kernel returns it under
+// its in-pod name or, where that is taken, as dev<N>. A veth in that place is
+// destroyed, so Home must come before the namespace's end.
+//
+// The caller makes sure that no netdev is an uplink of the node.
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// ErrNotFound marks a netdev that is where it was looked for under no name.
+var ErrNotFound = errors.New("network device not found")
+
+// HostConfig says which namespace is the host's.
+type HostConfig struct {
+	// Namespace is a descriptor of it, which the caller keeps open. Default: the
+	// process's own.
+	Namespace *int
+}
+
+// Host is the host's network namespace.
+type Host struct {
+	namespace int
+	own       bool
+}
+
+// NewHost opens the host's namespace.
+func NewHost(cfg HostConfig) (*Host, error) {
+	if cfg.Namespace != nil {
+		return &Host{namespace: *cfg.Namespace}, nil
+	}
+	namespace, err := netns.GetFromPid(unix.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the host's network namespace: %w", err)
+	}
+	return &Host{namespace: int(namespace), own: true}, nil
+}
+
+// Close releases the namespace that NewHost opened.
+func (h *Host) Close() error {
+	if h.own {
+		return unix.Close(h.namespace)
+	}
+	return nil
+}
+
+// Into moves the device into the pod's namespace and leaves it down, named and
+// addressed. Where it fails it brings the device home again. A device that is
+// in the pod already is only configured.
+func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent) (err error) {
+	defer func() {
+		if err != nil {
+			if _, undo := h.Home(ctx, pod, device); undo != nil {
+				err = errors.Join(err, undo)
+			}
+		}
+	}()
+	there, err := open(pod)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	link, err := there.find(device)
+	if errors.Is(err, ErrNotFound) {
+		link, err = h.move(ctx, pod, there, device)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot move %s (%s) into the pod: %w", device.HostName, device.Device, err)
+	}
+	for _, prefix := range device.Addresses {
+		if err := there.addAddress(link, prefix); err != nil {
+			return fmt.Errorf("cannot give %s (%s) the address %s in the pod: %w", device.PodName, device.Device, prefix, err)
+		}
+	}
+	return nil
+}
+
+func (h *Host) move(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
+	here, err := open(h.namespace)
+	if err != nil {
+		return nil, err
+	}
+	defer here.Close()
+	link, err := here.find(device)
+	if err != nil {
+		return nil, fmt.Errorf("%w in the host's network namespace; check that the device is present and not used otherwise", err)
+	}
+	// The kernel would move a netdev whose new name is taken and then fail to rename it.
+	if taken, err := there.LinkByName(device.PodName); err == nil {
+		return nil, fmt.Errorf("the pod has an interface %s already (%s); choose another interfaceName", device.PodName, taken.Type())
+	}
+	klog.FromContext(ctx).V(4).Info("Moving network device into pod", "device", device.Device, "from", link.Attrs().Name, "to", device.PodName)
+	if err := here.transfer(link, pod, device.PodName, device.MTU); err != nil {
+		return nil, err
+	}
+	return there.find(device)
+}
+
+// Up sets the device up and adds its routes. The kernel answers ENETDOWN to
+// routes through an interface that is down (fib_check_nh).
+func (h *Host) Up(_ context.Context, pod int, device netattach.DeviceIntent) error {
+	there, err := open(pod)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	link, err := there.find(device)
+	if err != nil {
+		return fmt.Errorf("cannot set %s (%s) up in the pod: %w", device.PodName, device.Device, err)
+	}
+	if err := there.LinkSetUp(link); err != nil {
+		return fmt.Errorf("cannot set %s (%s) up in the pod: %w", device.PodName, device.Device, err)
+	}
+	for _, direct := range []bool{true, false} { // gateways are reached over direct routes
+		for _, route := range device.Routes {
+			if direct == route.Gateway.IsValid() {
+				continue
+			}
+			if err := there.addRoute(link, route); err != nil {
+				return fmt.Errorf("cannot add the route %s via %s (%s, %s): %w; a gateway must be inside an address's or direct route's prefix", route.Destination, route.Gateway, device.PodName, device.Device, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Home brings the device back from the pod, or back to order if it is on the
+// host already. It reports whether the device was found in either place.
+func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent) (bool, error) {
+	there, err := open(pod)
+	if err != nil {
+		return false, err
+	}
+	defer there.Close()
+	link, err := there.find(device)
+	if errors.Is(err, ErrNotFound) {
+		return h.Restore(ctx, device)
+	}
+	if err != nil {
+		return false, err
+	}
+	here, err := open(h.namespace)
+	if err != nil {
+		return true, err
+	}
+	defer here.Close()
+	klog.FromContext(ctx).V(4).Info("Bringing network device home", "device", device.Device, "from", link.Attrs().Name, "to", device.HostName)
+	// If another device took its name meanwhile, it keeps its index as a name,
+	// which is unique in a namespace once it is there.
+	name := device.HostName
+	_, taken := here.LinkByName(name)
+	if taken == nil {
+		name = fmt.Sprintf("hostler%d", link.Attrs().Index)
+	}
+	if err := there.transfer(link, h.namespace, name, device.HostMTU); err != nil {
+		return true, fmt.Errorf("cannot bring %s (%s) home from the pod: %w", device.PodName, device.Device, err)
+	}
+	_, err = h.Restore(ctx, device)
+	return true, err
+}
+
+// Restore gives a device that is in the host's namespace, under whatever name,
+// the state that it had before it was claimed.
+func (h *Host) Restore(ctx context.Context, device netattach.DeviceIntent) (bool, error) {
+	here, err := open(h.namespace)
+	if err != nil {
+		return false, err
+	}
+	defer here.Close()
+	link, err := here.find(device)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, here.restore(ctx, link, device)
+}
+
+// Present says whether the device is in the pod under its name.
+func Present(pod int, device netattach.DeviceIntent) (bool, error) {
+	there, err := open(pod)
+	if err != nil {
+		return false, err
+	}
+	defer there.Close()
+	link, err := there.find(device)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && link.Attrs().Name == device.PodName, err
+}
