@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -34,7 +35,7 @@ func own(name string) resourceapi.QualifiedName {
 func (a attributes) text(name, value string) attributes { return a.standardText(own(name), value) }
 
 func (a attributes) standardText(name resourceapi.QualifiedName, value string) attributes {
-	if value != "" && len(value) <= resourceapi.DeviceAttributeMaxValueLength {
+	if value != "" && len(value) <= resourceapi.DeviceAttributeMaxValueLength && utf8.ValidString(value) {
 		a[name] = resourceapi.DeviceAttribute{StringValue: ptr.To(value)}
 	}
 	return a

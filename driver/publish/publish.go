@@ -86,11 +86,13 @@ func gpuPool(snapshot *topology.Snapshot, taints map[string][]resourceapi.Device
 }
 
 func nicPool(snapshot *topology.Snapshot, held map[string]topology.NIC, taints map[string][]resourceapi.DeviceTaint) resourceslice.Pool {
-	wiring := wiringOf(snapshot)
+	complete := *snapshot
+	complete.NICs = withHeld(snapshot.NICs, held)
+	wiring := wiringOf(&complete)
 	var physical []resourceapi.Device
 	var parents []string
 	virtual := map[string][]resourceapi.Device{}
-	for _, nic := range withHeld(snapshot.NICs, held) {
+	for _, nic := range complete.NICs {
 		device := resourceapi.Device{
 			Name:       nic.Name,
 			Attributes: nicAttributes(&nic, wiring),
