@@ -27,7 +27,7 @@ func load(t *testing.T, name string) *Profile {
 
 func render(t *testing.T, name string, options RenderOptions) *Rendered {
 	t.Helper()
-	r, err := Render(load(t, name), t.TempDir(), options)
+	r, err := Render(load(t, name), TempDir(t), options)
 	if err != nil {
 		t.Fatal(err)
 	}

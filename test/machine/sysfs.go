@@ -70,9 +70,8 @@ func (s *sysfs) processors() {
 		s.file(folder+"/distance", join(n.Distances, " "))
 		s.file(folder+"/meminfo", fmt.Sprintf("Node %d MemTotal:       %d kB", n.ID, n.MemoryGiB<<20))
 		cpus, _ := cpuset.Parse(n.CPUs)
-		half := cpus.Size() / 2
-		for i, cpu := range cpus.List() {
-			s.cpu(cpu, n, i%max(half, 1))
+		for _, cpu := range cpus.List() {
+			s.cpu(cpu, n)
 		}
 		online = online.Union(cpus)
 		nodes = append(nodes, strconv.Itoa(n.ID))
@@ -85,14 +84,11 @@ func (s *sysfs) processors() {
 	s.file("devices/system/node/has_memory", strings.Join(nodes, ","))
 }
 
-// cpu is one logical CPU; the lists of the profiles name both threads of a
-// core in two equal halves.
-func (s *sysfs) cpu(cpu int, n NUMANode, core int) {
+// cpu says on which socket and NUMA node a CPU is, no more: a DGX has 224 of them.
+func (s *sysfs) cpu(cpu int, n NUMANode) {
 	folder := fmt.Sprintf("devices/system/cpu/cpu%d", cpu)
 	s.file(folder+"/topology/physical_package_id", n.Socket)
-	s.file(folder+"/topology/core_id", core)
 	s.link(fmt.Sprintf("%s/node%d", folder, n.ID), fmt.Sprintf("devices/system/node/node%d", n.ID))
-	s.link(fmt.Sprintf("devices/system/node/node%d/cpu%d", n.ID, cpu), folder)
 }
 
 func (s *sysfs) bridges() {

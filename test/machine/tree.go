@@ -3,9 +3,12 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // tree writes below root until something fails.
@@ -41,9 +44,27 @@ func (t *tree) raw(path string, content []byte, mode os.FileMode) {
 	if t.err != nil {
 		return
 	}
-	if err := os.WriteFile(filepath.Join(t.root, path), content, mode); err != nil {
-		t.err = fmt.Errorf("render machine: %w", err)
+	if err := writeNew(filepath.Join(t.root, path), content, mode); err != nil {
+		t.err = fmt.Errorf("render machine: write %s: %w", path, err)
 	}
+}
+
+// writeNew uses the system calls themselves: package os asks the poller about
+// every file, which doubles the time that thousands of small ones take.
+func writeNew(path string, content []byte, mode os.FileMode) (err error) {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, uint32(mode))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	for len(content) > 0 {
+		n, err := unix.Write(fd, content)
+		if err != nil {
+			return err
+		}
+		content = content[n:]
+	}
+	return nil
 }
 
 // link makes path a relative symlink to target, both given from the tree's root.

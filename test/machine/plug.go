@@ -1,0 +1,220 @@
+// Netdevs for the machine's NICs. Each is one end of a veth pair in the node's
+// network namespace, under the name and MAC that the rendered sysfs shows; the
+// other ends join a bridge in the fabric's namespace, which stands for the
+// switch that the NICs are cabled to, so any two of them can exchange packets,
+// wherever pods have taken them.
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+)
+
+// PlugOptions say where the netdevs go.
+type PlugOptions struct {
+	// NodeNetNS and FabricNetNS are paths of network namespaces, or names under
+	// /run/netns. "" is the calling thread's namespace.
+	NodeNetNS, FabricNetNS string
+	// FabricBridge is made in the fabric's namespace if it is not there.
+	FabricBridge string
+	// NodeIndex is the one that the machine was rendered with.
+	NodeIndex int
+}
+
+// port is one netdev to make.
+type port struct {
+	name, pci string
+	mac       net.HardwareAddr
+	mtu       int
+	// far is the other end's name in the fabric.
+	far string
+}
+
+// ports leaves out the uplink, which the cluster connects to its own network.
+func (p *Profile) ports(nodeIndex int) []port {
+	var ports []port
+	add := func(name, pci string, mtu int) {
+		bus, devfn := busAndFunction(pci)
+		far := fmt.Sprintf("f%d-%02x%02x", nodeIndex, bus, devfn)
+		ports = append(ports, port{name: name, pci: pci, mac: p.MAC(nodeIndex, pci), mtu: mtu, far: far})
+	}
+	for _, n := range p.NICs {
+		if !n.Uplink {
+			add(n.Interface, n.PCI, n.MTU)
+		}
+		for _, f := range n.VFs {
+			if f.Interface != "" {
+				add(f.Interface, f.PCI, n.MTU)
+			}
+		}
+	}
+	return ports
+}
+
+// fabric holds the two namespaces while links are made or removed.
+type fabric struct {
+	node, far     *netlink.Handle
+	farNS, nodeNS netns.NsHandle
+}
+
+func openFabric(o PlugOptions) (*fabric, error) {
+	f := &fabric{farNS: netns.None(), nodeNS: netns.None()}
+	var err error
+	if f.nodeNS, err = openNetNS(o.NodeNetNS); err != nil {
+		return nil, err
+	}
+	if f.farNS, err = openNetNS(o.FabricNetNS); err != nil {
+		f.close()
+		return nil, err
+	}
+	if f.node, err = netlink.NewHandleAt(f.nodeNS, unix.NETLINK_ROUTE); err != nil {
+		f.close()
+		return nil, fmt.Errorf("open netlink in network namespace %q: %w", o.NodeNetNS, err)
+	}
+	if f.far, err = netlink.NewHandleAt(f.farNS, unix.NETLINK_ROUTE); err != nil {
+		f.close()
+		return nil, fmt.Errorf("open netlink in network namespace %q: %w", o.FabricNetNS, err)
+	}
+	return f, nil
+}
+
+func openNetNS(nameOrPath string) (handle netns.NsHandle, err error) {
+	switch {
+	case nameOrPath == "":
+		handle, err = netns.Get()
+	case strings.Contains(nameOrPath, "/"):
+		handle, err = netns.GetFromPath(nameOrPath)
+	default:
+		handle, err = netns.GetFromName(nameOrPath)
+	}
+	if err != nil {
+		return netns.None(), fmt.Errorf("open network namespace %q: %w", nameOrPath, err)
+	}
+	return handle, nil
+}
+
+func (f *fabric) close() {
+	for _, h := range []*netlink.Handle{f.node, f.far} {
+		if h != nil {
+			h.Close()
+		}
+	}
+	for _, ns := range []netns.NsHandle{f.nodeNS, f.farNS} {
+		if ns.IsOpen() {
+			ns.Close()
+		}
+	}
+}
+
+// Plug makes the netdevs of the machine's NICs, up and without addresses. One
+// that is there already, or in a pod, is left alone.
+func Plug(ctx context.Context, p *Profile, o PlugOptions) error {
+	f, err := openFabric(o)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	bridge, err := f.bridge(o.FabricBridge)
+	if err != nil {
+		return err
+	}
+	for _, port := range p.ports(o.NodeIndex) {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("plug %s: %w", port.name, err)
+		}
+		if err := f.plug(port, bridge); err != nil {
+			return fmt.Errorf("plug %s (%s) into %s: %w", port.name, port.pci, o.FabricBridge, err)
+		}
+		klog.FromContext(ctx).V(4).Info("Plugged NIC", "interface", port.name, "pci", port.pci, "mac", port.mac)
+	}
+	return nil
+}
+
+func (f *fabric) bridge(name string) (netlink.Link, error) {
+	if name == "" {
+		return nil, errors.New("plug NICs: PlugOptions.FabricBridge is empty")
+	}
+	link, err := f.far.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		attributes := netlink.NewLinkAttrs()
+		attributes.Name = name
+		if err := f.far.LinkAdd(&netlink.Bridge{LinkAttrs: attributes}); err != nil {
+			return nil, fmt.Errorf("make fabric bridge %s: %w", name, err)
+		}
+		link, err = f.far.LinkByName(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find fabric bridge %s: %w", name, err)
+	}
+	if err := f.far.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set fabric bridge %s up: %w", name, err)
+	}
+	return link, nil
+}
+
+func (f *fabric) plug(p port, bridge netlink.Link) error {
+	far, err := f.far.LinkByName(p.far)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		if err := f.pair(p); err != nil {
+			return err
+		}
+		far, err = f.far.LinkByName(p.far)
+	}
+	if err != nil {
+		return fmt.Errorf("find far end %s: %w", p.far, err)
+	}
+	if err := f.far.LinkSetMaster(far, bridge); err != nil {
+		return fmt.Errorf("join far end %s to the bridge: %w", p.far, err)
+	}
+	return f.far.LinkSetUp(far)
+}
+
+// pair makes both ends; only a new netdev is set up, since one that exists may
+// have been configured by its user.
+func (f *fabric) pair(p port) error {
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name, attributes.MTU, attributes.HardwareAddr = p.name, p.mtu, p.mac
+	veth := &netlink.Veth{LinkAttrs: attributes, PeerName: p.far, PeerNamespace: netlink.NsFd(f.farNS)}
+	if err := f.node.LinkAdd(veth); err != nil {
+		return fmt.Errorf("make veth pair: %w", err)
+	}
+	near, err := f.node.LinkByName(p.name)
+	if err != nil {
+		return fmt.Errorf("find the new netdev: %w", err)
+	}
+	return f.node.LinkSetUp(near)
+}
+
+// Unplug removes the netdevs wherever they are by then, a pod included: a veth
+// pair goes with either of its ends, and the far ends never move. The bridge
+// stays for other nodes and goes with its namespace.
+func Unplug(ctx context.Context, p *Profile, o PlugOptions) error {
+	f, err := openFabric(o)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	var errs []error
+	for _, port := range p.ports(o.NodeIndex) {
+		far, err := f.far.LinkByName(port.far)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			continue
+		}
+		if err == nil {
+			err = f.far.LinkDel(far)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("unplug %s: remove far end %s: %w", port.name, port.far, err))
+		}
+	}
+	klog.FromContext(ctx).V(4).Info("Unplugged NICs", "machine", p.Name, "node", o.NodeIndex)
+	return errors.Join(errs...)
+}
