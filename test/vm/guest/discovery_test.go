@@ -23,8 +23,16 @@ func TestPFsOnTwoNUMANodesAndPCIeRoots(t *testing.T) {
 	start := time.Now()
 	s := discover(t, noUplink)
 	t.Logf("discovery took %s and found:", time.Since(start).Round(time.Millisecond))
-	for _, n := range s.NICs {
-		t.Logf("  %s %s %-6s NUMA %d below %s", n.Placement.PCI, n.Kind, n.Driver, n.Placement.NUMANode, n.Placement.PCIeRoot)
+	if err := topology.WriteTree(t.Output(), s); err != nil {
+		t.Error(err)
+	}
+	var bridges []string
+	for _, b := range s.Bridges {
+		bridges = append(bridges, fmt.Sprintf("%s below %s on NUMA node %d", b.PCI, b.PCIeRoot, b.NUMANode))
+	}
+	want := []string{"0000:20:00.0 below pci0000:20 on NUMA node 0", "0000:40:00.0 below pci0000:40 on NUMA node 1"}
+	if diff := cmp.Diff(want, bridges); diff != "" {
+		t.Errorf("the root ports are other ones: %s", diff)
 	}
 	for i, want := range []struct {
 		address, mac string

@@ -14,8 +14,7 @@ import (
 
 	"github.com/hostler-dev/hostler/test/vm"
 	"github.com/hostler-dev/hostler/topology"
-	"github.com/hostler-dev/hostler/topology/nic"
-	"github.com/hostler-dev/hostler/topology/pci"
+	"github.com/hostler-dev/hostler/topology/host"
 )
 
 // The functions' addresses are decided by QEMU's pxb-pcie bus numbers and, for
@@ -36,14 +35,12 @@ func needMachine(t *testing.T) {
 // with the named subjects.
 func discover(t *testing.T, expected ...string) *topology.Snapshot {
 	t.Helper()
-	tree, err := pci.Read("/sys")
+	hardware, err := host.New(host.Config{}).ReadHardware(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	nics, problems := nic.New(nic.Config{}).Read(t.Context(), tree)
-	s := &topology.Snapshot{NICs: nics, NUMANodes: tree.NUMANodes, Bridges: tree.Bridges}
-	s.Problems = append(tree.Problems, problems...)
-	for _, n := range nics {
+	s := topology.Assemble("", hardware, topology.Driver{State: topology.DriverMissing}, nil, nil)
+	for _, n := range s.NICs {
 		s.Problems = append(s.Problems, n.Problems...)
 	}
 	for i, p := range s.Problems {

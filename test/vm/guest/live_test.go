@@ -1,41 +1,98 @@
 package guest
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/hostler-dev/hostler/topology"
+	"github.com/hostler-dev/hostler/topology/host"
+	"github.com/hostler-dev/hostler/topology/nic"
 )
 
-// vfs of the second PF; the first PF's are left alone, since one carries an RDMA device.
-func TestAChangedVFCountIsSeen(t *testing.T) {
+// The observer polls once an hour in this test: what it announces in time, it was told by the kernel.
+func TestTheObserverAnnouncesWhatChanges(t *testing.T) {
 	needMachine(t)
-	numVFs := "/sys/bus/pci/devices/" + pf1 + "/sriov_numvfs"
-	set := func(n string) {
-		write(t, numVFs, "0") // the kernel refuses to change one count into another
-		write(t, numVFs, n)
-	}
-	before := addresses(discover(t, noUplink))
-	t.Cleanup(func() {
-		set("2")
-		eventually(t, func() string { return cmp.Diff(before, addresses(discover(t, noUplink))) })
-	})
-
-	set("0")
-	s := discover(t, noUplink)
-	if n := find(t, s, pf1).NumVFs; n != 0 || len(s.NICs) != 4 {
-		t.Errorf("without VFs the PF says %d and there are %v", n, addresses(s))
-	}
-	set("3")
-	eventually(t, func() string {
-		s := discover(t, noUplink)
-		third := s.NIC("nic-0000-41-10-4")
-		if n := find(t, s, pf1).NumVFs; n != 3 || third == nil || third.VFID != 2 || third.Link == nil {
-			return fmt.Sprintf("with three VFs the PF says %d and the third is %+v", n, third)
+	snapshots := observe(t)
+	await := func(what string, is func(*topology.Snapshot) bool) *topology.Snapshot {
+		t.Helper()
+		timeout := time.After(30 * time.Second)
+		for {
+			select {
+			case s := <-snapshots:
+				if is(s) {
+					return s
+				}
+			case <-timeout:
+				t.Fatalf("in 30 s the observer announced no snapshot with %s", what)
+			}
 		}
-		return ""
+	}
+	vfs := func(n int) func(*topology.Snapshot) bool {
+		return func(s *topology.Snapshot) bool {
+			pf, last := s.NIC(topology.NICName(pf1)), s.NIC(topology.NICName(fmt.Sprintf("0000:41:10.%d", 2*(n-1))))
+			return pf != nil && pf.NumVFs == n && last != nil && last.Link != nil && last.VFID == n-1 && len(s.NICs) == 4+n
+		}
+	}
+	uplink := func(is bool) func(*topology.Snapshot) bool {
+		return func(s *topology.Snapshot) bool { return (s.NIC(topology.NICName(pf1)).Uplink != "") == is }
+	}
+	first := await("the machine as it booted", vfs(2))
+
+	// The kernel refuses to change one count into another.
+	numVFs := "/sys/bus/pci/devices/" + pf1 + "/sriov_numvfs"
+	write(t, numVFs, "0")
+	write(t, numVFs, "3")
+	await("three VFs", vfs(3))
+	write(t, numVFs, "0")
+	write(t, numVFs, "2")
+	last := await("two VFs again", vfs(2))
+	if !cmp.Equal(addresses(first), addresses(last)) {
+		t.Errorf("afterwards the NICs are %v, before they were %v", addresses(last), addresses(first))
+	}
+
+	name := netdev(t, pf1)
+	ip(t, "addr add 192.0.2.1/24 dev "+name)
+	ip(t, "route add default via 192.0.2.254 dev "+name)
+	await("an uplink", uplink(true))
+	ip(t, "addr del 192.0.2.1/24 dev "+name)
+	await("no uplink", uplink(false))
+}
+
+// observe runs the agent's observer until the test ends.
+func observe(t *testing.T) <-chan *topology.Snapshot {
+	observer := topology.NewObserver(topology.ObserverConfig{
+		Hardware: host.New(host.Config{}),
+		GPUs:     noGPUs{},
+		Watchers: []topology.Watcher{nic.Watch},
+		Interval: time.Hour,
 	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := observer.Run(ctx); err != nil {
+			t.Errorf("the observer ended: %v", err)
+		}
+	})
+	snapshots, stop := observer.Subscribe()
+	t.Cleanup(func() {
+		stop()
+		cancel()
+		running.Wait()
+	})
+	return snapshots
+}
+
+// noGPUs is the driver's view of a machine without GPUs.
+type noGPUs struct{}
+
+func (noGPUs) ReadGPUs(context.Context) (topology.Driver, []topology.GPU, []topology.Problem) {
+	return topology.Driver{State: topology.DriverMissing}, nil, nil
 }
 
 func TestANetdevInAPodLeavesItsFunctionBehind(t *testing.T) {
