@@ -66,15 +66,41 @@ func listing(t *testing.T, root string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// The golden listings leave out the CPUs, of which a DGX has 224 that are alike.
-func withoutCPUs(listing string) string {
+// The golden listings leave out what repeats a hundredfold: CPUs, of which a
+// DGX has 224, and counters, which all start at zero.
+func withoutRepetition(listing string) string {
 	var kept []string
 	for line := range strings.Lines(listing) {
-		if !strings.Contains(line, "system/cpu/cpu") && !strings.Contains(line, "/cpu") || strings.Contains(line, "/cpulist") {
+		if !strings.Contains(line, "system/cpu/cpu") && !strings.Contains(line, "/statistics/") && !strings.Contains(line, "counters/") {
 			kept = append(kept, line)
 		}
 	}
 	return strings.Join(kept, "")
+}
+
+// Sampling a NIC needs its counters, a CPU's socket its package id.
+func TestRepeatedFilesAreThereForEach(t *testing.T) {
+	p := load(t, "dgx-h100")
+	r := render(t, "dgx-h100", RenderOptions{})
+	for _, n := range p.NICs {
+		for _, file := range []string{"statistics/rx_bytes", "statistics/tx_bytes", "statistics/rx_dropped"} {
+			expectContent(t, filepath.Join(r.Sys, "class/net", n.Interface, file), "0")
+		}
+		for _, file := range []string{"counters/port_rcv_data", "counters/link_downed", "hw_counters/out_of_sequence"} {
+			expectContent(t, filepath.Join(r.Sys, "class/infiniband", n.RDMA.Name, "ports/1", file), "0")
+		}
+	}
+	for cpu, socket := range map[int]string{0: "0", 55: "0", 56: "1", 111: "1", 112: "0", 223: "1"} {
+		expectContent(t, filepath.Join(r.Sys, fmt.Sprintf("devices/system/cpu/cpu%d/topology/physical_package_id", cpu)), socket)
+	}
+}
+
+func expectContent(t *testing.T, path, want string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if got := strings.TrimSpace(string(content)); err != nil || got != want {
+		t.Errorf("%s holds %q (%v), want %q", path, got, err, want)
+	}
 }
 
 func TestRenderedTreeIsTheGoldenOne(t *testing.T) {
@@ -84,7 +110,7 @@ func TestRenderedTreeIsTheGoldenOne(t *testing.T) {
 	for _, name := range Names() {
 		t.Run(name, func(t *testing.T) {
 			r := render(t, name, RenderOptions{})
-			got := withoutCPUs(listing(t, filepath.Dir(r.Sys)))
+			got := withoutRepetition(listing(t, filepath.Dir(r.Sys)))
 			golden := filepath.Join("testdata", name+".txt")
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {

@@ -59,6 +59,15 @@ func (p *Profile) ports(nodeIndex int) []port {
 	return ports
 }
 
+// NetdevNames are the netdevs that Plug makes: those of all functions but the uplink.
+func (p *Profile) NetdevNames() []string {
+	var names []string
+	for _, port := range p.ports(0) {
+		names = append(names, port.name)
+	}
+	return names
+}
+
 // fabric holds the two namespaces while links are made or removed.
 type fabric struct {
 	node, far     *netlink.Handle
