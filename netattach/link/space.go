@@ -139,21 +139,10 @@ func (s *space) restore(ctx context.Context, link netlink.Link, device netattach
 	return nil
 }
 
-// restoreAddresses also takes away what a pod's address may have left on a
-// device that never left the namespace.
+// restoreAddresses adds only: the kernel took all addresses when the device
+// changed namespace, and one that never left may have got others since.
 func (s *space) restoreAddresses(link netlink.Link, want []netip.Prefix) error {
-	have, err := s.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("cannot list its addresses: %w", err)
-	}
 	var faults []error
-	for _, addr := range have {
-		prefix, ok := prefixOf(addr.IPNet)
-		if !ok || prefix.Addr().IsLinkLocalUnicast() || slices.Contains(want, prefix) {
-			continue
-		}
-		faults = append(faults, s.AddrDel(link, &addr))
-	}
 	for _, prefix := range want {
 		if err := s.AddrReplace(link, &netlink.Addr{IPNet: ipNet(prefix)}); err != nil {
 			faults = append(faults, fmt.Errorf("address %s: %w", prefix, err))
@@ -164,10 +153,4 @@ func (s *space) restoreAddresses(link netlink.Link, want []netip.Prefix) error {
 
 func ipNet(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
-}
-
-func prefixOf(network *net.IPNet) (netip.Prefix, bool) {
-	addr, ok := netip.AddrFromSlice(network.IP)
-	ones, _ := network.Mask.Size()
-	return netip.PrefixFrom(addr.Unmap(), ones), ok
 }

@@ -1,0 +1,175 @@
+package multus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// definitions is a fake API server.
+type definitions map[string]string
+
+func (d definitions) Get(_ context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	config, ok := d[namespace+"/"+name]
+	if !ok {
+		return nil, errors.New("not found")
+	}
+	return &nadv1.NetworkAttachmentDefinition{Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: config}}, nil
+}
+
+func TestResolvePutsTheDeviceIntoEveryPlugin(t *testing.T) {
+	for name, test := range map[string]struct{ config, want, fails string }{
+		"one plugin": {`{"cniVersion":"1.0.0","name":"rail","type":"tuning"}`,
+			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"cniVersion":"1.0.0","deviceID":"0000:18:00.0","name":"rail","type":"tuning"}]}`, ""},
+		"a list": {`{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"tuning"},{"type":"sbr","deviceID":"old"}]}`,
+			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"deviceID":"0000:18:00.0","type":"tuning"},{"deviceID":"0000:18:00.0","type":"sbr"}]}`, ""},
+		"no name": {`{"cniVersion":"1.0.0","plugins":[{"type":"tuning"}]}`,
+			`{"cniVersion":"1.0.0","name":"net","plugins":[{"deviceID":"0000:18:00.0","type":"tuning"}]}`, ""},
+		"no config":             {``, "", "has no spec.config"},
+		"not JSON":              {`{`, "", "is not a CNI configuration"},
+		"null":                  {`null`, "", "is not a CNI configuration"},
+		"plugins of no kind":    {`{"name":"a","plugins":{}}`, "", "plugins is not a list"},
+		"a plugin of no kind":   {`{"name":"a","plugins":[1]}`, "", "plugins[0] is not an object"},
+		"a plugin with no type": {`{"name":"a","plugins":[{}]}`, "", "is not a CNI configuration"},
+		"no plugins":            {`{"name":"a","plugins":[]}`, "", "is not a CNI configuration"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			intent, err := Resolve(context.Background(), definitions{"ns/net": test.config}, "ns", "net", "0000:18:00.0")
+			if test.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), test.fails) || !strings.Contains(err.Error(), "ns/net") {
+					t.Fatalf("error does not say %q and the definition: %v", test.fails, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(intent.Config) != test.want {
+				t.Errorf("got  %s\nwant %s", intent.Config, test.want)
+			}
+		})
+	}
+	if _, err := Resolve(context.Background(), definitions{}, "ns", "net", ""); err == nil || !strings.Contains(err.Error(), "ns/net") {
+		t.Errorf("a definition that is not there: %v", err)
+	}
+}
+
+// plugin installs a CNI plugin that writes down how it was called and answers
+// with an empty result, or fails on the given command.
+func plugin(t *testing.T, bin, name, failsOn, log string) {
+	t.Helper()
+	script := `#!/bin/sh
+input=$(cat)
+echo "` + name + ` $CNI_COMMAND $CNI_IFNAME $CNI_NETNS $input" >> ` + log + `
+if [ "$CNI_COMMAND" = "` + failsOn + `" ]; then echo '{"cniVersion":"1.0.0","code":7,"msg":"no luck"}'; exit 1; fi
+if [ "$CNI_COMMAND" = ADD ]; then echo '{"cniVersion":"1.0.0","interfaces":[{"name":"from-` + name + `"}]}'; fi
+`
+	if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type call struct {
+	who   string // "plugin COMMAND"
+	input map[string]any
+}
+
+func calls(t *testing.T, log string) (list []call) {
+	t.Helper()
+	raw, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
+		parts := strings.SplitN(line, " ", 5)
+		c := call{who: parts[0] + " " + parts[1]}
+		if err := json.Unmarshal([]byte(parts[4]), &c.input); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func who(list []call) string {
+	var names []string
+	for _, c := range list {
+		names = append(names, c.who)
+	}
+	return strings.Join(names, ", ")
+}
+
+func attachment(t *testing.T) Attachment {
+	t.Helper()
+	intent, err := Resolve(context.Background(), definitions{"ns/net": `{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"first"},{"type":"second"}]}`}, "ns", "net", "0000:18:00.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Attachment{SandboxID: "sandbox1", NetNS: "/proc/self/ns/net", Interface: "net1", MAC: "02:00:00:00:00:01",
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.5/24")}, Network: intent,
+		Pod: netattach.PodReference{UID: "u", Namespace: "ns", Name: "p"}}
+}
+
+func TestChainIsAddedAndDeletedFromTheCache(t *testing.T) {
+	bin, cache, log := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "log")
+	plugin(t, bin, "first", "", log)
+	plugin(t, bin, "second", "", log)
+	ctx := context.Background()
+	cfg := Config{Bin: []string{bin}, Cache: cache}
+	for range 2 { // the second call finds the work done
+		if err := New(cfg).Add(ctx, attachment(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A new process knows nothing but the cache.
+	for range 2 {
+		if err := New(cfg).Del(ctx, "sandbox1", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := calls(t, log)
+	if want := "first ADD, second ADD, second DEL, first DEL"; who(got) != want {
+		t.Fatalf("calls were %s, want %s", who(got), want)
+	}
+	previous, _ := json.Marshal(got[0].input["prevResult"])
+	for _, part := range []string{`"net1"`, `"10.1.0.5/24"`, `"02:00:00:00:00:01"`} {
+		if !strings.Contains(string(previous), part) {
+			t.Errorf("the first plugin is not told of the moved device: no %s in %s", part, previous)
+		}
+	}
+	for _, c := range got {
+		if c.input["deviceID"] != "0000:18:00.0" {
+			t.Errorf("%s got device %v", c.who, c.input["deviceID"])
+		}
+	}
+}
+
+func TestFailedAddIsDeleted(t *testing.T) {
+	bin, cache, log := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "log")
+	plugin(t, bin, "first", "", log)
+	plugin(t, bin, "second", "ADD", log)
+	chain := New(Config{Bin: []string{bin}, Cache: cache})
+	err := chain.Add(context.Background(), attachment(t))
+	if err == nil || !strings.Contains(err.Error(), "ns/net") || !strings.Contains(err.Error(), "no luck") {
+		t.Errorf("error does not name the definition and the plugin's words: %v", err)
+	}
+	if got, want := who(calls(t, log)), "first ADD, second ADD, second DEL, first DEL"; got != want {
+		t.Errorf("calls were %s, want %s", got, want)
+	}
+}
+
+func TestMissingPluginIsNamed(t *testing.T) {
+	chain := New(Config{Bin: []string{t.TempDir()}, Cache: t.TempDir()})
+	if err := chain.Add(context.Background(), attachment(t)); err == nil || !strings.Contains(err.Error(), `"first"`) {
+		t.Errorf("error does not name the plugin: %v", err)
+	}
+}
