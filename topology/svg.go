@@ -22,18 +22,21 @@ type SVGOptions struct {
 // Sizes in pixels.
 const (
 	margin       = 28
-	columnWidth  = 148
-	columnGap    = 14
+	cardWidth    = 146 // of a device
+	indent       = 14  // of devices below their switch
+	cellWidth    = cardWidth + indent
+	columnGap    = 16
 	panelPadding = 16
 	headHeight   = 34 // socket's name
 	rootHeight   = 22
 	switchHeight = 26
 	nicHeight    = 62
 	gpuHeight    = 84
-	rowGap       = 16 // between the boxes of a column
-	fabricHeight = 132
+	rowGap       = 12  // between the boxes of a column
+	fabricHeight = 124 // the middle, with NVSwitches
+	meshHeight   = 210 // the middle, with links from GPU to GPU
 	titleHeight  = 52
-	legendHeight = 44
+	legendRow    = 22
 )
 
 // WriteSVG draws the snapshot. The picture follows the viewer's colour scheme.
@@ -67,11 +70,12 @@ type anchor struct {
 type panel struct {
 	socket  socketGroup
 	columns []column
-	nics    int // the most NICs that any column has
-	gpus    int
-	left    float64
-	top     float64
-	flipped bool
+	nics    int // rows of NICs in the column that has the most
+	gpus    int // rows of GPUs: one, or none
+	// switches: some column has one
+	switches  bool
+	left, top float64
+	flipped   bool
 }
 
 // column is one switch, or one root complex without a switch, with its devices.
@@ -110,8 +114,10 @@ func newPanel(socket socketGroup) *panel {
 					if (len(group.gpus) > 0) != withGPUs {
 						continue
 					}
-					p.columns = append(p.columns, column{switchGroup: group, root: root.root, node: node, firstNode: first})
-					p.nics, p.gpus = max(p.nics, len(group.nics)), max(p.gpus, len(group.gpus))
+					p.switches = p.switches || group.switchPCI != ""
+					c := column{switchGroup: group, root: root.root, node: node, firstNode: first}
+					p.columns = append(p.columns, c)
+					p.nics, p.gpus = max(p.nics, (len(c.nics)+c.cells()-1)/c.cells()), max(p.gpus, min(1, len(c.gpus)))
 					first = false
 				}
 			}
@@ -121,14 +127,23 @@ func newPanel(socket socketGroup) *panel {
 }
 
 func (p *panel) width() float64 {
-	return 2*panelPadding + float64(len(p.columns))*(columnWidth+columnGap) - columnGap
+	width := 2.0*panelPadding - columnGap
+	for _, c := range p.columns {
+		width += c.width() + columnGap
+	}
+	return width
+}
+
+// cells of a column stand side by side, one for each GPU, so that every GPU has
+// its face to the middle; NICs fill them row by row.
+func (c column) cells() int { return max(1, len(c.gpus)) }
+
+func (c column) width() float64 {
+	return float64(c.cells()*(cellWidth+columnGap) - columnGap)
 }
 
 func (p *panel) height() float64 {
-	height := panelPadding + headHeight + rootHeight + rowGap + switchHeight
-	height += p.nics * (nicHeight + rowGap)
-	height += p.gpus * (gpuHeight + rowGap)
-	return float64(height + panelPadding)
+	return p.gpuOffset() + float64(p.gpus*(gpuHeight+rowGap)) + panelPadding - rowGap
 }
 
 // place gives every panel its corner and the picture its size.
@@ -140,7 +155,7 @@ func (p *picture) place() {
 	upper := tallest(p.above)
 	middle := 0.0
 	if p.hasLinks() {
-		middle = fabricHeight
+		middle = p.middleHeight()
 	} else if len(p.below) > 0 {
 		middle = margin
 	}
@@ -156,7 +171,7 @@ func (p *picture) place() {
 			panel.left += shift
 		}
 	}
-	p.height = top + upper + middle + tallest(p.below) + legendHeight + margin/2
+	p.height = top + upper + middle + tallest(p.below) + margin + float64(len(p.legend()))*legendRow
 }
 
 func tallest(panels []*panel) float64 {
@@ -184,6 +199,16 @@ func (p *picture) hasLinks() bool {
 		}
 	}
 	return false
+}
+
+// middleHeight is the space that NVLink needs.
+func (p *picture) middleHeight() float64 {
+	for i := range p.snapshot.GPUs {
+		if switchLinks(&p.snapshot.GPUs[i]) > 0 {
+			return fabricHeight
+		}
+	}
+	return meshHeight
 }
 
 func (p *picture) draw() {

@@ -6,6 +6,7 @@ package topology
 import (
 	"fmt"
 	"html"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -36,7 +37,7 @@ text{fill:#e6edf3}.small{fill:#a9b6c3}.muted{fill:#93a1b0}.note{fill:#8ab4ff}.up
 func (p *picture) document() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f" role="img">`+"\n", p.width, p.height, p.width, p.height)
-	fmt.Fprintf(&out, "<title>%s</title>\n", html.EscapeString(joined(": ", "Topology", p.options.Title)))
+	fmt.Fprintf(&out, "<title>%s</title>\n", escaped(joined(": ", "Topology", p.options.Title)))
 	fmt.Fprintf(&out, "<style>%s</style>\n", svgStyle)
 	fmt.Fprintf(&out, `<rect class="bg" width="%.0f" height="%.0f" rx="16"/>`+"\n", p.width, p.height)
 	out.WriteString(p.body.String())
@@ -46,7 +47,7 @@ func (p *picture) document() string {
 
 // group begins elements that share a tooltip; endGroup ends them.
 func (p *picture) group(title string) {
-	fmt.Fprintf(&p.body, "<g><title>%s</title>\n", html.EscapeString(title))
+	fmt.Fprintf(&p.body, "<g><title>%s</title>\n", escaped(title))
 }
 
 func (p *picture) endGroup() { p.body.WriteString("</g>\n") }
@@ -71,23 +72,28 @@ func (p *picture) anchored(x, y float64, class, anchor, text string) {
 	if text == "" {
 		return
 	}
-	fmt.Fprintf(&p.body, `<text class="%s" x="%.1f" y="%.1f" text-anchor="%s">%s</text>`+"\n", class, x, y, anchor, html.EscapeString(printable(text)))
+	fmt.Fprintf(&p.body, `<text class="%s" x="%.1f" y="%.1f" text-anchor="%s">%s</text>`+"\n", class, x, y, anchor, escaped(text))
 }
 
-// printable drops what XML does not allow in a document: names come from
-// firmware and from other people's clusters.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
+// escaped makes text of firmware, users and other people's clusters harmless:
+// no markup, and no character that XML does not allow in a document.
+func escaped(text string) string {
+	return html.EscapeString(strings.Map(func(r rune) rune {
 		if r < ' ' || r == utf8.RuneError || r == 0xFFFE || r == 0xFFFF {
 			return -1
 		}
 		return r
-	}, text)
+	}, text))
 }
 
+// Average widths of a character in the sizes that are clipped.
+const (
+	labelRune = 7.2
+	smallRune = 6.2
+)
+
 // clip shortens text to about that many pixels.
-func clip(text string, width float64) string {
-	const perRune = 7.1
+func clip(text string, width, perRune float64) string {
 	limit := max(1, int(width/perRune))
 	if utf8.RuneCountInString(text) <= limit {
 		return text
@@ -95,26 +101,46 @@ func clip(text string, width float64) string {
 	return string([]rune(text)[:limit-1]) + "…"
 }
 
-// drawLegend explains the colours that the picture uses.
-func (p *picture) drawLegend() {
-	y := p.height - margin
-	x := float64(margin)
-	entry := func(class, text string) {
-		p.rect(x, y-10, 16, 12, 3, class)
-		p.text(x+22, y, "small", text)
-		x += 22 + 7*float64(utf8.RuneCountInString(text)) + 22
+// legendEntry explains one colour: a box of a card's class, or the dot of a link's state.
+type legendEntry struct{ box, dot, text string }
+
+func (e legendEntry) width() float64 { return 44 + smallRune*float64(utf8.RuneCountInString(e.text)) }
+
+// legend lists the colours that the picture uses, in lines as long as it is wide.
+func (p *picture) legend() [][]legendEntry {
+	entries := []legendEntry{
+		{box: "gpu", text: "GPU"}, {box: "nic", text: "NIC"}, {box: "nic uplink", text: "node's own uplink"}, {box: "fault", text: "fault"},
+		{dot: "up", text: "link up"}, {dot: "down", text: "link down"}, {dot: "away", text: "in a pod or without netdev"},
 	}
-	entry("gpu", "GPU")
-	entry("nic", "NIC")
-	entry("nic uplink", "node's own uplink")
 	if len(p.options.Holders) > 0 {
-		entry("gpu held", "held by a pod")
+		entries = slices.Insert(entries, 3, legendEntry{box: "gpu held", text: "held by a pod"})
 	}
-	entry("fault", "fault")
-	for _, state := range []string{"up", "down", "away"} {
-		p.circle(x+5, y-4, 4.5, "dot "+state)
-		text := map[string]string{"up": "link up", "down": "link down", "away": "in a pod or without netdev"}[state]
-		p.text(x+16, y, "small", text)
-		x += 16 + 7*float64(utf8.RuneCountInString(text)) + 22
+	lines := [][]legendEntry{nil}
+	left := p.width - 2*margin
+	for _, entry := range entries {
+		if left -= entry.width(); left < 0 {
+			lines = append(lines, nil)
+			left = p.width - 2*margin - entry.width()
+		}
+		lines[len(lines)-1] = append(lines[len(lines)-1], entry)
+	}
+	return lines
+}
+
+func (p *picture) drawLegend() {
+	lines := p.legend()
+	y := p.height - float64(len(lines))*legendRow + 2
+	for _, line := range lines {
+		x := float64(margin)
+		for _, entry := range line {
+			if entry.box != "" {
+				p.rect(x, y-10, 16, 12, 3, entry.box)
+			} else {
+				p.circle(x+9, y-4, 4.5, "dot "+entry.dot)
+			}
+			p.text(x+22, y, "small", entry.text)
+			x += entry.width()
+		}
+		y += legendRow
 	}
 }

@@ -15,6 +15,7 @@ func (p *picture) drawLinks() {
 	if p.drawFabric() {
 		return
 	}
+	var tags []func() // after all bundles, so that none crosses a number
 	gpus := p.snapshot.GPUs
 	for i := range gpus {
 		for j := range i {
@@ -22,9 +23,12 @@ func (p *picture) drawLinks() {
 			a, okA := p.anchors[gpus[j].Name]
 			b, okB := p.anchors[gpus[i].Name]
 			if links > 0 && okA && okB {
-				p.drawBundle(a, b, links, gpus[j].Name+" – "+gpus[i].Name)
+				tags = append(tags, p.drawBundle(a, b, links, gpus[j].Name+" – "+gpus[i].Name))
 			}
 		}
+	}
+	for _, draw := range tags {
+		draw()
 	}
 }
 
@@ -53,7 +57,7 @@ func (p *picture) drawFabric() bool {
 	for _, m := range members {
 		left, right = min(left, m.x), max(right, m.x)
 	}
-	left, right = left-columnWidth/2, right+columnWidth/2
+	left, right = left-cardWidth/2, right+cardWidth/2
 	for i, m := range members {
 		edge := middle - barHeight/2
 		if m.up {
@@ -84,7 +88,7 @@ func (p *picture) middle() float64 {
 	if len(p.above) == 0 {
 		return margin
 	}
-	return p.above[0].top + p.above[0].height() + fabricHeight/2
+	return p.above[0].top + p.above[0].height() + p.middleHeight()/2
 }
 
 func linksPerGPU(widths []int) string {
@@ -105,28 +109,27 @@ func (p *picture) fabricState() string {
 	return ""
 }
 
-// drawBundle joins two GPUs by a curve through the middle, the stronger the more links.
-func (p *picture) drawBundle(a, b anchor, links int, title string) {
-	p.group(fmt.Sprintf("%s: %d NVLinks", title, links))
-	middle := p.middle()
+// drawBundle joins two GPUs by a curve through the middle, the stronger the
+// more links. It returns what draws the number of links on it.
+func (p *picture) drawBundle(a, b anchor, links int, title string) (tag func()) {
 	width := 1.5 + 1.2*float64(min(links, 6))
-	depth := min(fabricHeight-24, 34+0.12*math.Abs(b.x-a.x))
-	bend := func(m anchor) float64 {
-		if m.up {
-			return m.y - depth
-		}
-		return m.y + depth
+	// Farther apart, deeper: arcs over one another instead of through one another.
+	span := math.Abs(b.x-a.x) / (cellWidth + columnGap)
+	depth := min(meshHeight/2, 40+32*(span-1))
+	bendA, bendB := a.y+depth, b.y+depth
+	if a.up {
+		bendA, bendB = a.y-depth, b.y-depth
 	}
+	y := (a.y + 3*bendA) / 4 // the lowest point of the curve
 	if a.up != b.up {
-		fmt.Fprintf(&p.body, `<path class="bundle" stroke-width="%.1f" d="M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f"/>`+"\n",
-			width, a.x, a.y, a.x, middle, b.x, middle, b.x, b.y)
-		p.tag((a.x+b.x)/2, middle, links)
-	} else {
-		fmt.Fprintf(&p.body, `<path class="bundle" stroke-width="%.1f" d="M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f"/>`+"\n",
-			width, a.x, a.y, a.x, bend(a), b.x, bend(b), b.x, b.y)
-		p.tag((a.x+b.x)/2, (a.y+3*bend(a))/4, links)
+		y = p.middle()
+		bendA, bendB = y, y
 	}
+	p.group(fmt.Sprintf("%s: %d NVLinks", title, links))
+	fmt.Fprintf(&p.body, `<path class="bundle" stroke-width="%.1f" d="M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f"/>`+"\n",
+		width, a.x, a.y, a.x, bendA, b.x, bendB, b.x, b.y)
 	p.endGroup()
+	return func() { p.tag((a.x+b.x)/2, y, links) }
 }
 
 func (p *picture) tag(x, y float64, links int) {

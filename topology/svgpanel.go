@@ -14,9 +14,10 @@ func (p *picture) drawPanel(panel *panel) {
 		title = fmt.Sprintf("Socket %d", panel.socket.socket)
 	}
 	p.text(panel.left+panelPadding, panel.row(14, 14)+11, "heading", title)
-	for i, column := range panel.columns {
-		left := panel.left + panelPadding + float64(i)*(columnWidth+columnGap)
+	left := panel.left + panelPadding
+	for _, column := range panel.columns {
 		p.drawColumn(panel, column, left)
+		left += column.width() + columnGap
 	}
 	p.nodeTitles(panel, len(title))
 }
@@ -32,75 +33,92 @@ func (p *panel) row(offset, height float64) float64 {
 
 // nodeTitles writes each NUMA node's name above its first column, after the socket's name.
 func (p *picture) nodeTitles(panel *panel, titleLength int) {
+	left := panel.left + panelPadding
 	for i, column := range panel.columns {
-		if !column.firstNode {
-			continue
-		}
-		x := panel.left + panelPadding + float64(i)*(columnWidth+columnGap)
-		width := float64(columnWidth)
-		if i == 0 {
-			x += float64(titleLength)*9 + 14
-		}
-		for j := i + 1; j < len(panel.columns) && !panel.columns[j].firstNode; j++ {
-			width += columnWidth + columnGap
-		}
-		p.text(x, panel.row(14, 14)+11, "muted", clip(nodeTitle(column.node), width-float64(titleLength)*9))
-	}
-}
-
-func (p *picture) drawColumn(panel *panel, column column, left float64) {
-	centre := left + columnWidth/2
-	offset := float64(panelPadding + headHeight)
-	root := panel.row(offset, rootHeight)
-	spine := root + rootHeight
-	end := panel.columnEnd(column)
-	if panel.flipped {
-		spine, end = end, root
-	}
-	p.line(centre, spine, centre, end, "wire")
-	p.rect(left+14, root, columnWidth-28, rootHeight, 11, "root")
-	p.centred(centre, root+15, "small", orDash(column.root))
-
-	offset += rootHeight + rowGap
-	if column.switchPCI != "" {
-		y := panel.row(offset, switchHeight)
-		p.rect(left, y, columnWidth, switchHeight, 6, "switch")
-		p.centred(centre, y+17, "small", "switch "+strings.TrimPrefix(column.switchPCI, "0000:"))
-	}
-	offset += switchHeight + rowGap
-	for _, nic := range column.nics {
-		p.drawNIC(nic, left, panel.row(offset, nicHeight))
-		offset += nicHeight + rowGap
-	}
-	offset = panel.gpuOffset()
-	for i, gpu := range column.gpus {
-		y := panel.row(offset, gpuHeight)
-		p.drawGPU(gpu, left, y)
-		if i == len(column.gpus)-1 {
-			edge := y + gpuHeight
-			if panel.flipped {
-				edge = y
+		if column.firstNode {
+			width := -float64(columnGap)
+			for j := i; j < len(panel.columns) && (j == i || !panel.columns[j].firstNode); j++ {
+				width += panel.columns[j].width() + columnGap
 			}
-			p.anchors[gpu.Name] = anchor{centre, edge, panel.flipped}
-		} else { // behind another GPU: leave at the side
-			p.anchors[gpu.Name] = anchor{left + columnWidth - 12, y + gpuHeight/2, panel.flipped}
+			x := left
+			if i == 0 {
+				x += float64(titleLength)*9 + 14
+			}
+			p.text(x, panel.row(14, 14)+11, "muted", clip(nodeTitle(column.node), left+width-x, smallRune))
 		}
-		offset += gpuHeight + rowGap
+		left += column.width() + columnGap
 	}
 }
 
-// gpuOffset is where GPUs begin: below the tallest stack of NICs of the panel.
-func (p *panel) gpuOffset() float64 {
-	return float64(panelPadding + headHeight + rootHeight + rowGap + switchHeight + rowGap + p.nics*(nicHeight+rowGap))
+// drawColumn draws a root complex, its switch, and the devices that hang from
+// lines at the left of each cell: siblings, none behind another.
+func (p *picture) drawColumn(panel *panel, column column, left float64) {
+	p.wires(panel, column, left)
+	offset := float64(panelPadding + headHeight)
+	y := panel.row(offset, rootHeight)
+	p.rect(left, y, column.width(), rootHeight, 11, "root")
+	p.centred(left+column.width()/2, y+15, "small", orDash(column.root))
+	if column.switchPCI != "" {
+		y := panel.row(offset+rootHeight+rowGap, switchHeight)
+		p.rect(left, y, column.width(), switchHeight, 6, "switch")
+		p.centred(left+column.width()/2, y+17, "small", "switch "+strings.TrimPrefix(column.switchPCI, "0000:"))
+	}
+	for i, nic := range column.nics {
+		p.drawNIC(nic, column.card(left, i), panel.row(panel.nicOffset(i/column.cells()), nicHeight))
+	}
+	for i, gpu := range column.gpus {
+		x, y := column.card(left, i), panel.row(panel.gpuOffset(), gpuHeight)
+		p.drawGPU(gpu, x, y)
+		edge := y + gpuHeight
+		if panel.flipped {
+			edge = y
+		}
+		p.anchors[gpu.Name] = anchor{x + cardWidth/2, edge, panel.flipped}
+	}
 }
 
-// columnEnd is the y coordinate at which a column's line to its last device ends.
-func (p *panel) columnEnd(c column) float64 {
-	if len(c.gpus) > 0 {
-		return p.row(p.gpuOffset(), 0)
-	}
-	return p.row(p.gpuOffset()-float64((p.nics-len(c.nics))*(nicHeight+rowGap))-rowGap-nicHeight/2, 0)
+// card is the left edge of the ith device of its kind.
+func (c column) card(left float64, i int) float64 {
+	return left + float64(i%c.cells()*(cellWidth+columnGap)) + indent
 }
+
+// wires draws in every cell the line from the root complex or switch to the
+// last device, and a branch to each.
+func (p *picture) wires(panel *panel, column column, left float64) {
+	ends := make([][]float64, column.cells())
+	hang := func(i int, offset float64) {
+		cell := i % column.cells()
+		ends[cell] = append(ends[cell], panel.row(offset, 0))
+	}
+	for i := range column.nics {
+		hang(i, panel.nicOffset(i/column.cells())+nicHeight/2)
+	}
+	for i := range column.gpus {
+		hang(i, panel.gpuOffset()+gpuHeight/2)
+	}
+	start := panel.row(panelPadding+headHeight+rootHeight/2, 0)
+	for cell, ends := range ends {
+		card := column.card(left, cell)
+		for _, end := range ends {
+			p.line(card-indent/2, end, card, end, "wire")
+		}
+		if len(ends) > 0 {
+			p.line(card-indent/2, start, card-indent/2, ends[len(ends)-1], "wire")
+		}
+	}
+}
+
+// nicOffset is where the nth row of NICs begins.
+func (p *panel) nicOffset(n int) float64 {
+	offset := panelPadding + headHeight + rootHeight + rowGap + n*(nicHeight+rowGap)
+	if p.switches {
+		offset += switchHeight + rowGap
+	}
+	return float64(offset)
+}
+
+// gpuOffset is where the GPUs begin: below all NICs of the panel.
+func (p *panel) gpuOffset() float64 { return p.nicOffset(p.nics) }
 
 func (p *picture) drawGPU(gpu *GPU, left, top float64) {
 	class := "gpu"
@@ -116,10 +134,10 @@ func (p *picture) drawGPU(gpu *GPU, left, top float64) {
 		class, note = "gpu fault", fault
 	}
 	p.group(gpu.Name + joined("", ": ", gpu.ProductName) + noteText(note))
-	p.rect(left, top, columnWidth, gpuHeight, 10, class)
+	p.rect(left, top, cardWidth, gpuHeight, 10, class)
 	p.text(left+12, top+23, "name", p.short[gpu.Name])
-	p.right(left+columnWidth-12, top+23, "small", gpu.memory())
-	p.text(left+12, top+41, "label", clip(gpu.shortProduct(), columnWidth-24))
+	p.right(left+cardWidth-12, top+23, "small", gpu.memory())
+	p.text(left+12, top+41, "label", clip(gpu.shortProduct(), cardWidth-24, labelRune))
 	p.text(left+12, top+57, "muted mono", gpu.Placement.PCI)
 	p.note(left, top+gpuHeight-10, note, fault != "")
 	p.endGroup()
@@ -143,20 +161,19 @@ func (p *picture) drawNIC(nic *NIC, left, top float64) {
 		title = nic.Name + ": " + nic.Uplink
 	}
 	p.group(title)
-	p.rect(left, top, columnWidth, nicHeight, 8, class)
+	p.rect(left, top, cardWidth, nicHeight, 8, class)
 	p.circle(left+15, top+16, 4.5, "dot "+nic.state())
-	p.text(left+26, top+20, "label strong", clip(nic.interfaceName(), columnWidth-36))
+	p.text(left+26, top+20, "label strong", clip(nic.interfaceName(), cardWidth-34, labelRune))
 	rdma := ""
 	if nic.RDMA != nil && nic.RDMA.Name != nic.interfaceName() {
 		rdma = nic.RDMA.Name
 	}
-	vfs := ""
-	if n := vfsOf(p.snapshot, nic.Name); n > 0 {
-		vfs = fmt.Sprintf("%d VFs", n)
-	}
-	p.text(left+12, top+37, "muted", clip(joined(" · ", rdma, nic.speed(), vfs), columnWidth-20))
+	p.text(left+12, top+37, "muted", clip(joined(" · ", rdma, nic.speed()), cardWidth-20, smallRune))
 	if note == "" {
 		p.text(left+12, top+nicHeight-9, "muted mono", nic.Placement.PCI)
+		if n := vfsOf(p.snapshot, nic.Name); n > 0 {
+			p.right(left+cardWidth-12, top+nicHeight-9, "small", count(n, "VF"))
+		}
 	}
 	p.note(left, top+nicHeight-9, note, fault != "")
 	p.endGroup()
@@ -171,7 +188,7 @@ func (p *picture) note(left, y float64, note string, fault bool) {
 	if fault {
 		class = "note bad"
 	}
-	p.text(left+12, y, class, clip(note, columnWidth-24))
+	p.text(left+12, y, class, clip(note, cardWidth-20, labelRune))
 }
 
 func noteText(note string) string {

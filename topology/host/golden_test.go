@@ -22,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-func TestDrawingsOfDGXH100(t *testing.T)    { golden(t, "dgx-h100") }
+func TestDrawingsOfDGXH100(t *testing.T)     { golden(t, "dgx-h100") }
 func TestDrawingsOfWorkstation(t *testing.T) { golden(t, "workstation") }
 
 func golden(t *testing.T, profile string) {
