@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 
 	"k8s.io/apimachinery/pkg/types"
 	"tags.cncf.io/container-device-interface/pkg/parser"
@@ -88,9 +89,10 @@ func (d Directory) Verify(claim types.UID, spec *specs.Spec) error {
 	return nil
 }
 
-// Remove deletes the claim's file. It is no error if there is none.
+// Remove deletes the claim's file. It is no error if there is none, nor if
+// there is no directory that could hold one.
 func (d Directory) Remove(claim types.UID) error {
-	if err := os.Remove(d.File(claim)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(d.File(claim)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return fmt.Errorf("remove the CDI spec of claim %s: %w", claim, err)
 	}
 	return nil

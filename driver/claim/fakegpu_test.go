@@ -1,0 +1,28 @@
+package claim
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+
+	"tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/hostler-dev/hostler/topology"
+)
+
+// anyGPU makes edits without looking at a driver root.
+type anyGPU struct{}
+
+func (anyGPU) Common(context.Context, topology.Driver, []string) (*specs.ContainerEdits, error) {
+	return &specs.ContainerEdits{Env: []string{"NVIDIA_VISIBLE_DEVICES=void"}}, nil
+}
+
+func (anyGPU) Device(_ context.Context, _ topology.Driver, gpu *topology.GPU) (*specs.ContainerEdits, error) {
+	return &specs.ContainerEdits{DeviceNodes: []*specs.DeviceNode{{Path: "/dev/" + gpu.UUID}}}, nil
+}
+
+// sum is the checksum line's value for a body.
+func sum(body string) string {
+	s := sha256.Sum256([]byte(body))
+	return hex.EncodeToString(s[:])
+}

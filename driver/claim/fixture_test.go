@@ -1,0 +1,178 @@
+package claim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/hostler-dev/hostler/driver/cdi"
+	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/topology"
+)
+
+const (
+	node = "node-a"
+	boot = "6b2f7c1e-boot"
+)
+
+// machine has two GPUs, one of them lost, and NICs of every sort.
+func machine() *topology.Snapshot {
+	place := func(pci string) topology.Placement { return topology.Placement{PCI: pci, NUMANode: -1, Socket: -1} }
+	link := func(name string) *topology.Link {
+		return &topology.Link{Name: name, MAC: "02:00:00:00:00:0" + name[3:], MTU: 9000, Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}
+	}
+	rdma := &topology.RDMADevice{Name: "mlx5_0", CharDevices: []string{"/dev/infiniband/uverbs0"}}
+	return &topology.Snapshot{
+		BootID: boot,
+		Driver: topology.Driver{State: topology.DriverReady, Version: "570.124.06"},
+		GPUs: []topology.GPU{
+			{Name: "gpu-0000-17-00-0", UUID: "GPU-a", Placement: place("0000:17:00.0")},
+			{Name: "gpu-0000-27-00-0", UUID: "GPU-b", Minor: 1, Placement: place("0000:27:00.0")},
+			{Name: "gpu-0000-37-00-0", UUID: "GPU-c", Lost: true, Placement: place("0000:37:00.0")},
+		},
+		NICs: []topology.NIC{
+			{Name: "nic-0000-18-00-0", Kind: topology.PF, Link: link("eth1"), RDMA: rdma, Placement: place("0000:18:00.0")},
+			{Name: "nic-0000-19-00-0", Kind: topology.PF, Link: link("eth2"), Placement: place("0000:19:00.0")},
+			{Name: "nic-0000-1a-00-0", Kind: topology.PF, RDMA: rdma, Placement: place("0000:1a:00.0")},
+			{Name: "nic-0000-1b-00-0", Kind: topology.PF, Placement: place("0000:1b:00.0")},
+			{Name: "nic-0000-1c-00-0", Kind: topology.PF, Link: link("eth0"), Uplink: "carries the default route", Placement: place("0000:1c:00.0")},
+		},
+	}
+}
+
+// allocated makes a claim whose requests r0, r1, … got the devices, given as "pool/device".
+func allocated(name string, devices ...[2]string) *resourceapi.ResourceClaim {
+	claim := &resourceapi.ResourceClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: name, UID: types.UID("uid-" + name)},
+		Status: resourceapi.ResourceClaimStatus{
+			Allocation:  &resourceapi.AllocationResult{},
+			ReservedFor: []resourceapi.ResourceClaimConsumerReference{{Resource: "pods", Name: "pod-" + name, UID: types.UID("pod-" + name)}},
+		},
+	}
+	for i, d := range devices {
+		claim.Status.Allocation.Devices.Results = append(claim.Status.Allocation.Devices.Results, resourceapi.DeviceRequestAllocationResult{
+			Request: fmt.Sprintf("r%d", i), Driver: publish.DriverName, Pool: node + "/" + d[0], Device: d[1],
+		})
+	}
+	return claim
+}
+
+func onGPU(device string) [2]string { return [2]string{"gpu", device} }
+func onNIC(device string) [2]string { return [2]string{"nic", device} }
+func onEgress() [2]string           { return [2]string{"egress", "egress"} }
+
+// with adds an opaque config, for all requests if none is named.
+func with(claim *resourceapi.ResourceClaim, source resourceapi.AllocationConfigSource, body string, requests ...string) *resourceapi.ResourceClaim {
+	claim.Status.Allocation.Devices.Config = append(claim.Status.Allocation.Devices.Config, resourceapi.DeviceAllocationConfiguration{
+		Source: source, Requests: requests,
+		DeviceConfiguration: resourceapi.DeviceConfiguration{Opaque: &resourceapi.OpaqueDeviceConfiguration{
+			Driver: publish.DriverName, Parameters: runtime.RawExtension{Raw: config(body)},
+		}},
+	})
+	return claim
+}
+
+// config completes `Kind {…}` to a config object.
+func config(body string) []byte {
+	var kind string
+	var fields map[string]any
+	if n, err := fmt.Sscan(body, &kind); n != 1 || err != nil {
+		panic(body)
+	}
+	if err := json.Unmarshal([]byte(body[len(kind):]), &fields); err != nil {
+		panic(err)
+	}
+	fields["apiVersion"], fields["kind"] = "hostler.dev/v1alpha1", kind
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
+const (
+	class = resourceapi.AllocationConfigSourceClass
+	claim = resourceapi.AllocationConfigSourceClaim
+)
+
+// fakeAttacher counts releases and fails on demand.
+type fakeAttacher struct {
+	mu       sync.Mutex
+	fail     error
+	released map[types.UID]int
+}
+
+func (a *fakeAttacher) Release(_ context.Context, claim types.UID) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.released == nil {
+		a.released = map[types.UID]int{}
+	}
+	a.released[claim]++
+	return a.fail
+}
+
+// fakeNetworks knows one definition.
+type fakeNetworks struct{}
+
+func (fakeNetworks) Resolve(_ context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error) {
+	if name != "storage" {
+		return netattach.NetworkIntent{}, errors.New("there is no such NetworkAttachmentDefinition")
+	}
+	return netattach.NetworkIntent{Namespace: namespace, Name: name, Config: []byte(`{"deviceID":"` + deviceID + `"}`)}, nil
+}
+
+// room is a runner on a machine in temporary directories.
+type room struct {
+	*Runner
+	journal  *Journal
+	path     string
+	cdi      cdi.Directory
+	attacher *fakeAttacher
+	snapshot *topology.Snapshot
+}
+
+// newRoom starts on directory, which may hold what an earlier one left.
+func newRoom(t interface {
+	Helper()
+	Fatal(...any)
+}, directory, bootID string) *room {
+	t.Helper()
+	r := &room{
+		path: filepath.Join(directory, "state", "journal"), cdi: cdi.Directory{Path: filepath.Join(directory, "cdi")},
+		attacher: &fakeAttacher{}, snapshot: machine(),
+	}
+	r.snapshot.BootID = bootID
+	var err error
+	if r.journal, err = OpenJournal(context.Background(), r.path, r.cdi); err != nil {
+		t.Fatal(err)
+	}
+	verbs := filepath.Join(directory, "dev", "infiniband", "uverbs0")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(verbs), 0o755), os.WriteFile(verbs, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	now := func() *topology.Snapshot { return r.snapshot }
+	steps := &Steps{Attacher: r.attacher, Directory: r.cdi, Snapshot: now, Specs: &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"}}
+	r.Runner = NewRunner(RunnerConfig{
+		Journal: r.journal, Steps: steps.Of, Networks: fakeNetworks{}, BootID: bootID,
+		Plan: func(c *resourceapi.ResourceClaim) (*Entry, error) {
+			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.snapshot, Held: NewLedger(r.journal).Held()})
+		},
+	})
+	return r
+}
+
+func (r *room) prepare(c *resourceapi.ResourceClaim) (*Entry, error) {
+	return r.Prepare(context.Background(), r.Arrive(), c)
+}
