@@ -13,7 +13,7 @@ import (
 )
 
 // install puts a library and ten GPUs into a driver root, and opens it.
-func install(t *testing.T, build func(string) (string, error)) (Control, nvml.Interface) {
+func install(t testing.TB, build func(string) (string, error)) (Control, nvml.Interface) {
 	t.Helper()
 	library, err := build("")
 	if err != nil {
@@ -51,21 +51,21 @@ func install(t *testing.T, build func(string) (string, error)) (Control, nvml.In
 	return control, lib
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func ok(t *testing.T, r nvml.Return) {
+func ok(t testing.TB, r nvml.Return) {
 	t.Helper()
 	if r != nvml.SUCCESS {
 		t.Fatalf("NVML answers %v", r)
 	}
 }
 
-func device(t *testing.T, lib nvml.Interface, index int) nvml.Device {
+func device(t testing.TB, lib nvml.Interface, index int) nvml.Device {
 	t.Helper()
 	d, r := lib.DeviceGetHandleByIndex(index)
 	ok(t, r)
@@ -326,6 +326,37 @@ func TestOldDriverLacksTheNewerSymbols(t *testing.T) {
 		if !old[name] && !slices.Contains(NewerSymbols(), name) {
 			t.Errorf("the old driver lacks %s, which NewerSymbols does not name", name)
 		}
+	}
+}
+
+// A sampler reads about ten values of each GPU every few seconds.
+func BenchmarkReadingOneValue(b *testing.B) {
+	_, lib := install(b, Build)
+	d := device(b, lib, 0)
+	for b.Loop() {
+		_, r := d.GetTemperature(nvml.TEMPERATURE_GPU)
+		ok(b, r)
+	}
+}
+
+func BenchmarkFromEventToItsDelivery(b *testing.B) {
+	control, lib := install(b, Build)
+	set, r := lib.EventSetCreate()
+	ok(b, r)
+	defer set.Free()
+	ok(b, device(b, lib, 0).RegisterEvents(nvml.EventTypeXidCriticalError, set))
+	waiting, delivered := make(chan struct{}), make(chan nvml.Return)
+	go func() {
+		for range waiting {
+			_, r := set.Wait(10000)
+			delivered <- r
+		}
+	}()
+	defer close(waiting)
+	for b.Loop() {
+		waiting <- struct{}{}
+		must(b, control.InjectXID(0, 79, nil, nil))
+		ok(b, <-delivered)
 	}
 }
 
