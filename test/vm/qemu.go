@@ -46,7 +46,7 @@ var ports = []string{
 	"-chardev", "file,id=status,path=/dev/fd/4", "-serial", "chardev:status",
 }
 
-const kernelArguments = "console=ttyS0 quiet panic=-1 oops=panic intel_iommu=on iommu=pt"
+const kernelArguments = "console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=pt"
 
 // boot runs QEMU until the machine powers off or ctx is done.
 func boot(ctx context.Context, parts Parts, initrd string, output io.Writer) (Result, error) {

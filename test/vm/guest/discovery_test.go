@@ -45,9 +45,9 @@ func TestPFsOnTwoNUMANodesAndPCIeRoots(t *testing.T) {
 		if diff := cmp.Diff(want.placement, pf.Placement); diff != "" {
 			t.Errorf("PF %d sits elsewhere: %s", i, diff)
 		}
-		got := fmt.Sprint(pf.Kind, pf.VFID, pf.NumVFs, pf.TotalVFs, pf.Driver, pf.VendorID, pf.DeviceID, pf.Uplink)
-		if want := fmt.Sprint(topology.PF, -1, 2, 7, "igb", "8086", "10c9", ""); got != want {
-			t.Errorf("PF %d is %s, want %s", i, got, want)
+		got := fmt.Sprintln(pf.Kind, pf.VFID, pf.NumVFs, pf.TotalVFs, pf.Driver, pf.VendorID, pf.DeviceID, pf.Uplink)
+		if want := fmt.Sprintln(topology.PF, -1, 2, 7, "igb", "8086", "10c9", ""); got != want {
+			t.Errorf("PF %d is\n%swant\n%s", i, got, want)
 		}
 		if l := pf.Link; l == nil || l.Name != netdev(t, want.address) || l.MAC != want.mac || l.Type != "ethernet" || l.MTU != 1500 {
 			t.Errorf("PF %d has the link %+v, want %s with MAC %s", i, l, netdev(t, want.address), want.mac)
