@@ -138,8 +138,12 @@ func (t *Tree) readFunction(sys sysfs.Root, address string) error {
 func placeInPath(target string) (root string, bridges []string) {
 	elements := strings.Split(target, "/")
 	for _, element := range elements[:len(elements)-1] {
-		if strings.HasPrefix(element, "pci") && strings.Contains(element, ":") && root == "" {
-			root = element
+		if strings.HasPrefix(element, "pci") && strings.Contains(element, ":") {
+			if root == "" {
+				root = element
+			}
+			// Behind Intel VMD a second hierarchy begins, with root ports of its own.
+			bridges = nil
 			continue
 		}
 		if pci, err := topology.CanonicalPCI(element); err == nil && root != "" {
