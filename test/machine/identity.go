@@ -39,14 +39,15 @@ func (p *Profile) UplinkMAC(nodeIndex int) net.HardwareAddr {
 	return nil
 }
 
-// guid is the EUI-64 of a MAC in sysfs's notation, as mlx5 derives it.
+// guid is the GUID that a ConnectX derives from its MAC, in sysfs's notation.
 func guid(mac net.HardwareAddr) string {
-	return fmt.Sprintf("%02x%02x:%02xff:fe%02x:%02x%02x", mac[0]^2, mac[1], mac[2], mac[3], mac[4], mac[5])
+	return fmt.Sprintf("%02x%02x:%02x03:00%02x:%02x%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
 }
 
-// linkLocalGID is the RoCE port's first GID.
+// linkLocalGID is a RoCE port's first GID, the IPv6 link-local address of its
+// netdev with the modified EUI-64 of RFC 4291.
 func linkLocalGID(mac net.HardwareAddr) string {
-	return "fe80:0000:0000:0000:" + guid(mac)
+	return fmt.Sprintf("fe80:0000:0000:0000:%02x%02x:%02xff:fe%02x:%02x%02x", mac[0]^2, mac[1], mac[2], mac[3], mac[4], mac[5])
 }
 
 // busAndFunction takes a validated address apart.

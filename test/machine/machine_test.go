@@ -50,7 +50,7 @@ func listing(t *testing.T, root string) string {
 			return err
 		case d.Type()&fs.ModeCharDevice != 0:
 			lines = append(lines, name+" (character device)")
-		case strings.HasPrefix(name, "driver/usr") || filepath.Base(name) == "config":
+		case strings.HasPrefix(name, "driver/usr") || filepath.Base(name) == "config" || filepath.Base(name) == "resource":
 			lines = append(lines, name)
 		default:
 			content, err := os.ReadFile(path)
@@ -125,6 +125,27 @@ func TestRenderedTreeIsTheGoldenOne(t *testing.T) {
 				t.Errorf("rendered tree differs (go test -update if it should):\n%s", diff)
 			}
 		})
+	}
+}
+
+// The pairs of the DGX H100 User Guide's table "Network Modules".
+func TestEachGPUSharesItsSwitchWithTheNICOfTheUserGuide(t *testing.T) {
+	p := load(t, "dgx-h100")
+	above := map[string]string{}
+	for _, b := range p.Bridges {
+		above[b.PCI] = b.Parent
+	}
+	want := []string{"mlx5_0", "mlx5_3", "mlx5_4", "mlx5_5", "mlx5_6", "mlx5_9", "mlx5_10", "mlx5_11"}
+	for i, g := range p.GPUs {
+		var near []string
+		for _, n := range p.NICs {
+			if above[n.Parent] == above[g.Parent] {
+				near = append(near, n.RDMA.Name)
+			}
+		}
+		if len(near) != 1 || near[0] != want[i] {
+			t.Errorf("GPU %d shares its PCIe switch with %v, want %s", i, near, want[i])
+		}
 	}
 }
 

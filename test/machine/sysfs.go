@@ -162,6 +162,7 @@ func (s *sysfs) pci(f function) string {
 	} {
 		s.file(folder+"/"+name, value)
 	}
+	s.raw(folder+"/resource", []byte(strings.Repeat("0x0000000000000000 0x0000000000000000 0x0000000000000000\n", 13)), 0o444)
 	s.raw(folder+"/config", configSpace(vendor, device, f.class), 0o444)
 	s.link("bus/pci/devices/"+f.pci, folder)
 	s.link(folder+"/subsystem", "bus/pci")

@@ -7,6 +7,7 @@ package machine
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 )
 
@@ -14,7 +15,7 @@ func (s *sysfs) nic(n *NIC) {
 	folder := s.pci(function{pci: n.PCI, id: n.ID, subsystem: n.ID, class: "0x020000", driver: n.Driver, generation: n.PCIeGeneration, width: n.Width})
 	mac := s.p.MAC(s.node, n.PCI)
 	s.netdev(folder, n.Interface, mac, n.MTU, n.SpeedMbps)
-	s.rdma(folder, n.Interface, n.RDMA, mac)
+	s.rdma(folder, n.Interface, n.ID, n.RDMA, mac)
 	if n.TotalVFs == 0 {
 		return
 	}
@@ -37,19 +38,25 @@ func (s *sysfs) vf(n *NIC, physical string, index int) {
 	if f.Interface != "" {
 		s.netdev(folder, f.Interface, mac, n.MTU, n.SpeedMbps)
 	}
-	s.rdma(folder, f.Interface, f.RDMA, mac)
+	s.rdma(folder, f.Interface, n.VFID, f.RDMA, mac)
 }
 
 func (s *sysfs) netdev(device, name string, mac net.HardwareAddr, mtu, speed int) {
 	folder := device + "/net/" + name
+	// udev made the np0 of the name from the port's name.
+	portName := ""
+	if strings.HasSuffix(name, "np0") {
+		portName = "p0"
+	}
 	// 1 is the loopback device.
 	s.interfaces++
 	index := s.interfaces + 1
 	for file, value := range map[string]any{
 		"address": mac, "addr_len": 6, "broadcast": "ff:ff:ff:ff:ff:ff", "mtu": mtu, "type": 1, "speed": speed, "duplex": "full",
 		"operstate": "up", "carrier": 1, "carrier_changes": 2, "flags": "0x1003", "tx_queue_len": 1000, "name_assign_type": 4,
-		"ifindex": index, "iflink": index, "dev_id": "0x0", "dev_port": 0, "phys_port_name": "p0",
-		"phys_switch_id": strings.ReplaceAll(mac.String(), ":", ""), "ifalias": "", "uevent": fmt.Sprintf("INTERFACE=%s\nIFINDEX=%d", name, index),
+		"ifindex": index, "iflink": index, "dev_id": "0x0", "dev_port": 0, "phys_port_name": portName,
+		// Only a NIC in switchdev mode has one.
+		"phys_switch_id": "", "ifalias": "", "uevent": fmt.Sprintf("INTERFACE=%s\nIFINDEX=%d", name, index),
 	} {
 		s.file(folder+"/"+file, value)
 	}
@@ -82,14 +89,17 @@ func (s *sysfs) loopback() {
 }
 
 // rdma is the RDMA device of a function and the character devices that go with it.
-func (s *sysfs) rdma(device, interfaceName string, r *RDMA, mac net.HardwareAddr) {
+func (s *sysfs) rdma(device, interfaceName, id string, r *RDMA, mac net.HardwareAddr) {
 	if r == nil {
 		return
 	}
 	folder := device + "/infiniband/" + r.Name
+	// mlx5 calls the card by its PCI device ID in decimal: 0x1021 is MT4129.
+	_, hex, _ := strings.Cut(id, ":")
+	number, _ := strconv.ParseUint(hex, 16, 16)
 	for file, value := range map[string]any{
 		"node_guid": guid(mac), "sys_image_guid": guid(mac), "node_type": "1: CA", "node_desc": r.Name,
-		"fw_ver": r.Firmware, "hca_type": "MT4129", "hw_rev": 0, "board_id": r.BoardID,
+		"fw_ver": r.Firmware, "hca_type": fmt.Sprintf("MT%d", number), "hw_rev": 0, "board_id": r.BoardID,
 	} {
 		s.file(folder+"/"+file, value)
 	}
