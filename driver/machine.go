@@ -113,7 +113,8 @@ func (m *machine) held(ledger map[string]topology.NIC, now time.Time) map[string
 		}
 	}
 	m.taken = maps.Clone(ledger)
-	held := maps.Clone(ledger)
+	held := make(map[string]topology.NIC, len(ledger))
+	maps.Copy(held, ledger)
 	for name, back := range m.returned {
 		_, taken := ledger[name]
 		var seen *topology.NIC
