@@ -39,15 +39,14 @@ func (p *Profile) UplinkMAC(nodeIndex int) net.HardwareAddr {
 	return nil
 }
 
-// guid is the GUID that a ConnectX derives from its MAC, in sysfs's notation.
+// guid is the EUI-64 of a MAC (RFC 4291, appendix A) in sysfs's notation.
 func guid(mac net.HardwareAddr) string {
-	return fmt.Sprintf("%02x%02x:%02x03:00%02x:%02x%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
+	return fmt.Sprintf("%02x%02x:%02xff:fe%02x:%02x%02x", mac[0]^2, mac[1], mac[2], mac[3], mac[4], mac[5])
 }
 
-// linkLocalGID is a RoCE port's first GID, the IPv6 link-local address of its
-// netdev with the modified EUI-64 of RFC 4291.
+// linkLocalGID is a RoCE port's first GID, the link-local address of its netdev.
 func linkLocalGID(mac net.HardwareAddr) string {
-	return fmt.Sprintf("fe80:0000:0000:0000:%02x%02x:%02xff:fe%02x:%02x%02x", mac[0]^2, mac[1], mac[2], mac[3], mac[4], mac[5])
+	return "fe80:0000:0000:0000:" + guid(mac)
 }
 
 // busAndFunction takes a validated address apart.
