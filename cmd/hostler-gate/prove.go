@@ -1,0 +1,99 @@
+package main
+
+// What the hook takes as proof while the agent is away: the agent's record of
+// an attachment to this namespace, and the kernel's own word that it stands.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// record is the part of netattach/attach.Record that the hook needs.
+type record struct {
+	State       string `json:"state"`
+	BootID      string `json:"bootID"`
+	NetNSInode  uint64 `json:"netnsInode"`
+	RulesetHash string `json:"rulesetHash"`
+	Intent      struct {
+		Devices []struct {
+			Device  string `json:"device"`
+			PodName string `json:"podName"`
+			HostMAC string `json:"hostMAC"`
+		} `json:"devices"`
+	} `json:"intent"`
+}
+
+func prove(path string, namespace *os.File) error {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("it was not attached to this pod before")
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read its attachment record: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return fmt.Errorf("its attachment record %s is damaged: %w", path, err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("cannot read the boot ID: %w", err)
+	}
+	if r.State != "Attached" || r.BootID != strings.TrimSpace(string(boot)) {
+		return errors.New("its attachment to this pod is not complete")
+	}
+	if len(r.Intent.Devices) == 0 && r.RulesetHash == "" {
+		return nil // it wants nothing of the network
+	}
+	var stat syscall.Stat_t
+	if err := syscall.Fstat(int(namespace.Fd()), &stat); err != nil {
+		return fmt.Errorf("cannot look at the container's network namespace: %w", err)
+	}
+	if stat.Ino != r.NetNSInode {
+		return errors.New("it was attached to an earlier network namespace of this pod")
+	}
+	return inNamespace(namespace, r.verify)
+}
+
+// verify runs in the container's network namespace.
+func (r record) verify() error {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("cannot list the pod's network interfaces: %w", err)
+	}
+	for _, device := range r.Intent.Devices {
+		found := false
+		for _, i := range interfaces {
+			found = found || i.Name == device.PodName && strings.EqualFold(i.HardwareAddr.String(), device.HostMAC)
+		}
+		if !found {
+			return fmt.Errorf("network device %s is no longer in the pod as %s", device.Device, device.PodName)
+		}
+	}
+	if r.RulesetHash == "" {
+		return nil
+	}
+	return verifyRules(r.RulesetHash, interfaces)
+}
+
+// inNamespace runs f on a thread that is in the namespace. The thread is not
+// used for anything after, because the process ends or only waits.
+func inNamespace(namespace *os.File, f func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread dies with the goroutine
+		if _, _, errno := syscall.RawSyscall(sysSetns, namespace.Fd(), syscall.CLONE_NEWNET, 0); errno != 0 {
+			result <- fmt.Errorf("cannot enter the container's network namespace: %w", errno)
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}

@@ -1,0 +1,82 @@
+package attach
+
+// The gate's question: may a container of this pod, which uses this claim,
+// start in this namespace? It is asked for every container with a claim,
+// because the runtime's hooks alone fail open: an NRI plugin that is away or
+// too slow is skipped (containerd/nri pkg/adaptation, "fatal" errors).
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// Admit returns nil if the claim is attached to the pod in the namespace that
+// the descriptor refers to; if it is not yet, it is attached now.
+func (a *Attacher) Admit(ctx context.Context, sandbox Sandbox, claim types.UID, descriptor int) error {
+	if a.Check(ctx, sandbox.Pod.UID, claim, descriptor) == nil {
+		return nil
+	}
+	namespace, err := namespaceOf(descriptor)
+	if err != nil {
+		return err
+	}
+	onHost, err := a.isHost(namespace)
+	if err != nil {
+		return err
+	}
+	if onHost {
+		sandbox.NetNS = ""
+	}
+	intents := a.intents(sandbox)
+	for _, intent := range intents {
+		if intent.ClaimUID != claim {
+			continue
+		}
+		klog.FromContext(ctx).Info("Attaching pod at its container's start, because that was not done with its sandbox", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name))
+		if onHost {
+			return a.attachHostNetwork(ctx, sandbox, intents)
+		}
+		if err := a.attach(ctx, sandbox, namespace, intents); err != nil {
+			return err
+		}
+		return a.Check(ctx, sandbox.Pod.UID, claim, descriptor)
+	}
+	return a.admitIdle(sandbox, namespace, claim)
+}
+
+// admitIdle admits a claim that wants nothing of the network, and records it,
+// so that the container may restart while the agent is away.
+func (a *Attacher) admitIdle(sandbox Sandbox, namespace namespace, claim types.UID) error {
+	intent, prepared := a.cfg.Intents.Intent(claim)
+	if prepared && !idle(intent) {
+		return fmt.Errorf("claim %s/%s was prepared for other pods than %s/%s; delete the pod so that the claim is prepared for it", intent.ClaimNamespace, intent.ClaimName, sandbox.Pod.Namespace, sandbox.Pod.Name)
+	}
+	intent.ClaimUID = claim
+	defer a.pods.lock(sandbox.Pod.UID)()
+	return a.records.write(newRecord(sandbox, namespace, intent, "", StateAttached))
+}
+
+func idle(intent netattach.Intent) bool {
+	return len(intent.Devices) == 0 && intent.Egress == nil
+}
+
+func (a *Attacher) isHost(namespace namespace) (bool, error) {
+	var stat unix.Stat_t
+	var err error
+	if a.cfg.HostNamespace != nil {
+		err = unix.Fstat(*a.cfg.HostNamespace, &stat)
+	} else {
+		err = unix.Stat(fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), &stat)
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot look at the host's network namespace: %w", err)
+	}
+	return stat.Ino == namespace.inode, nil
+}

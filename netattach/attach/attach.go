@@ -1,0 +1,264 @@
+// Package attach does to a pod's sandbox what the claims of the pod intend:
+// egress rules first, then network devices, then CNI chains; and it takes all
+// of that back when the sandbox goes.
+//
+// The order is the promise. Rules that refuse everything but the scope are in
+// force before a device is moved in; the device stays down until rules are on
+// it too; so there is no moment at which a packet could leave unseen. Whatever
+// fails is undone in reverse, but for the rules, which stay and refuse.
+//
+// What was done is written to one record per claim and pod before it is begun
+// and after it is complete. Records are what survives a kill of the agent: the
+// gate's hook reads them while it is dead, Reconcile when it is back.
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/egress"
+	"github.com/hostler-dev/hostler/netattach/link"
+	"github.com/hostler-dev/hostler/netattach/multus"
+)
+
+// IntentSource knows what prepared claims intend. It is the driver's journal.
+type IntentSource interface {
+	IntentsForPod(uid types.UID, namespace, name string) []netattach.Intent
+	Intent(claim types.UID) (netattach.Intent, bool)
+}
+
+// Config of an Attacher. Intents and Run are required.
+type Config struct {
+	Intents IntentSource
+	// Run is the agent's run directory; records lie in its subdirectory "attached".
+	Run string
+	// CNIBin and CNICache are as in AgentConfig.
+	CNIBin, CNICache string
+	// HostNamespace is a descriptor of the host's network namespace. Default:
+	// the process's own.
+	HostNamespace *int
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// Sandbox is a pod's sandbox as the runtime presents it.
+type Sandbox struct {
+	ID  string
+	Pod netattach.PodReference
+	// NetNS is the path of its network namespace, "" if it is the host's.
+	NetNS string
+}
+
+// Attacher does and undoes what claims intend. Its methods may be called
+// concurrently; calls for one pod take turns.
+type Attacher struct {
+	cfg     Config
+	host    *link.Host
+	chain   *multus.Chain
+	records *records
+	pods    podLocks
+}
+
+// New makes the record directory.
+func New(cfg Config) (*Attacher, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	host, err := link.NewHost(link.HostConfig{Namespace: cfg.HostNamespace})
+	if err != nil {
+		return nil, err
+	}
+	records, err := openRecords(cfg.Run)
+	if err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	chain := multus.New(multus.Config{Bin: []string{cfg.CNIBin}, Cache: cfg.CNICache})
+	return &Attacher{cfg: cfg, host: host, chain: chain, records: records}, nil
+}
+
+// Close releases the host's namespace; it leaves pods as they are.
+func (a *Attacher) Close() error { return a.host.Close() }
+
+// Attach is idempotent. A pod without intents costs a lookup.
+func (a *Attacher) Attach(ctx context.Context, sandbox Sandbox) error {
+	intents := a.intents(sandbox)
+	if len(intents) == 0 {
+		return nil
+	}
+	if sandbox.NetNS == "" {
+		return a.attachHostNetwork(ctx, sandbox, intents)
+	}
+	namespace, err := openNamespace(sandbox.NetNS)
+	if err != nil {
+		return fmt.Errorf("cannot attach pod %s/%s: %w; the agent's pod must see the runtime's network namespaces (a hostPath volume with mountPropagation HostToContainer)", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+	}
+	defer namespace.Close()
+	return a.attach(ctx, sandbox, namespace, intents)
+}
+
+// AttachTo is Attach for a namespace that the caller holds open as a descriptor.
+func (a *Attacher) AttachTo(ctx context.Context, sandbox Sandbox, descriptor int) error {
+	intents := a.intents(sandbox)
+	if len(intents) == 0 {
+		return nil
+	}
+	namespace, err := namespaceOf(descriptor)
+	if err != nil {
+		return err
+	}
+	return a.attach(ctx, sandbox, namespace, intents)
+}
+
+func (a *Attacher) intents(sandbox Sandbox) []netattach.Intent {
+	return a.cfg.Intents.IntentsForPod(sandbox.Pod.UID, sandbox.Pod.Namespace, sandbox.Pod.Name)
+}
+
+// attachHostNetwork records claims that want nothing of the network and refuses
+// the others: their devices would not move, their rules would bind the node.
+func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, intents []netattach.Intent) error {
+	defer a.pods.lock(sandbox.Pod.UID)()
+	for _, intent := range intents {
+		if len(intent.Devices) > 0 || intent.Egress != nil {
+			return fmt.Errorf("pod %s/%s uses the host's network, so claim %s/%s cannot give it a network device or egress scope; remove hostNetwork or the claim", sandbox.Pod.Namespace, sandbox.Pod.Name, intent.ClaimNamespace, intent.ClaimName)
+		}
+		if err := a.records.write(newRecord(sandbox, namespace{}, intent, "", StateAttached)); err != nil {
+			return err
+		}
+	}
+	klog.FromContext(ctx).V(2).Info("Recorded pod on the host's network", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name))
+	return nil
+}
+
+func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent) (err error) {
+	defer a.pods.lock(sandbox.Pod.UID)()
+	started := a.cfg.Now()
+	rules, scoped, err := scopeOf(intents)
+	if err != nil {
+		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+	}
+	if err := a.leaveOldSandbox(ctx, sandbox, namespace); err != nil {
+		return err
+	}
+	hash := ""
+	if scoped {
+		hash = rules.Hash()
+	}
+	for _, intent := range intents {
+		if err := a.records.write(newRecord(sandbox, namespace, intent, hash, StateAttaching)); err != nil {
+			return err
+		}
+	}
+	r := run{attacher: a, sandbox: sandbox, namespace: namespace, rules: rules, scoped: scoped, intents: intents}
+	if err := r.steps(ctx); err != nil {
+		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, errors.Join(err, r.undo(context.WithoutCancel(ctx))))
+	}
+	for _, intent := range intents {
+		if err := a.records.write(newRecord(sandbox, namespace, intent, hash, StateAttached)); err != nil {
+			return err
+		}
+	}
+	klog.FromContext(ctx).V(2).Info("Attached pod", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name), "claims", len(intents), "scoped", scoped, "took", a.cfg.Now().Sub(started))
+	return nil
+}
+
+// leaveOldSandbox brings devices home from a sandbox that this one replaces and
+// whose end was missed.
+func (a *Attacher) leaveOldSandbox(ctx context.Context, sandbox Sandbox, namespace namespace) error {
+	records, err := a.records.list()
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		if record.Pod.UID != sandbox.Pod.UID || record.in(namespace) {
+			continue
+		}
+		if err := a.dissolve(ctx, record); err != nil {
+			return fmt.Errorf("cannot leave sandbox %s, which sandbox %s replaces: %w", record.SandboxID, sandbox.ID, err)
+		}
+	}
+	return nil
+}
+
+// Check returns nil if the claim is attached to the pod in this very namespace
+// and the kernel shows it.
+func (a *Attacher) Check(ctx context.Context, pod, claim types.UID, descriptor int) error {
+	defer a.pods.lock(pod)()
+	record, found, err := a.records.read(claim, pod)
+	if err != nil {
+		return err
+	}
+	if !found || record.State != StateAttached {
+		return fmt.Errorf("claim %s is not attached to pod %s", claim, pod)
+	}
+	if len(record.Intent.Devices) == 0 && record.RulesetHash == "" {
+		return nil
+	}
+	namespace, err := namespaceOf(descriptor)
+	if err != nil {
+		return err
+	}
+	if !record.in(namespace) {
+		return fmt.Errorf("claim %s is attached to another network namespace of pod %s", claim, pod)
+	}
+	for _, device := range record.Intent.Devices {
+		present, err := link.Present(descriptor, device)
+		if err != nil {
+			return err
+		}
+		if !present {
+			return fmt.Errorf("network device %s is not in the pod as %s", device.Device, device.PodName)
+		}
+	}
+	if record.RulesetHash == "" {
+		return nil
+	}
+	rules, scoped, err := scopeOf(a.cfg.Intents.IntentsForPod(record.Pod.UID, record.Pod.Namespace, record.Pod.Name))
+	if err != nil {
+		return err
+	}
+	if !scoped {
+		return fmt.Errorf("the egress scope of pod %s is not known any more", pod)
+	}
+	return egress.Verify(ctx, descriptor, rules)
+}
+
+// podLocks are one lock per pod, kept only while someone holds or awaits it.
+type podLocks struct {
+	mutex sync.Mutex
+	held  map[types.UID]*podLock
+}
+
+type podLock struct {
+	sync.Mutex
+	users int
+}
+
+func (l *podLocks) lock(pod types.UID) (unlock func()) {
+	l.mutex.Lock()
+	if l.held == nil {
+		l.held = map[types.UID]*podLock{}
+	}
+	lock := l.held[pod]
+	if lock == nil {
+		lock = &podLock{}
+		l.held[pod] = lock
+	}
+	lock.users++
+	l.mutex.Unlock()
+	lock.Lock()
+	return func() {
+		lock.Unlock()
+		l.mutex.Lock()
+		defer l.mutex.Unlock()
+		if lock.users--; lock.users == 0 {
+			delete(l.held, pod)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package attach
+
+// The way back: a sandbox that goes, a claim that is unprepared, and what is
+// found after the agent was away.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/egress"
+)
+
+// missingFor is how long a record outlives a device that was found nowhere. The
+// kernel takes namespaces apart in the background, and only then returns
+// physical devices.
+const missingFor = 10 * time.Minute
+
+// Detach brings home everything of a pod whose sandbox is going. It must come
+// before the namespace's end.
+func (a *Attacher) Detach(ctx context.Context, pod types.UID) error {
+	return a.dissolveAll(ctx, func(r Record) bool { return r.Pod.UID == pod })
+}
+
+// DetachSandbox is Detach for one sandbox: word of an old sandbox's end may come
+// after the pod's new sandbox was attached.
+func (a *Attacher) DetachSandbox(ctx context.Context, pod types.UID, sandboxID string) error {
+	return a.dissolveAll(ctx, func(r Record) bool { return r.Pod.UID == pod && r.SandboxID == sandboxID })
+}
+
+// Release brings home whatever is left of a claim and forgets it.
+func (a *Attacher) Release(ctx context.Context, claim types.UID) error {
+	return a.dissolveAll(ctx, func(r Record) bool { return r.Intent.ClaimUID == claim })
+}
+
+// Reconcile compares records with the machine: records of an earlier boot and
+// of namespaces that are gone are dissolved, so are those of claims that are no
+// longer prepared; rules of living pods are mended where they drifted.
+func (a *Attacher) Reconcile(ctx context.Context) error {
+	records, err := a.records.list()
+	if err != nil {
+		return err
+	}
+	faults := []error{a.records.sweep()}
+	for _, record := range records {
+		faults = append(faults, a.reconcile(ctx, record))
+	}
+	return errors.Join(faults...)
+}
+
+func (a *Attacher) reconcile(ctx context.Context, record Record) error {
+	defer a.pods.lock(record.Pod.UID)()
+	record, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID)
+	if err != nil || !found {
+		return err // dissolved meanwhile
+	}
+	if record.BootID != a.records.bootID {
+		// The kernel set every device up anew at boot; there is nothing to bring home.
+		return a.records.remove(record)
+	}
+	// The driver need not know claims that want nothing of the network; their
+	// records go with the sandbox or with Release.
+	if _, prepared := a.cfg.Intents.Intent(record.Intent.ClaimUID); !prepared && !idle(record.Intent) {
+		klog.FromContext(ctx).Info("Taking back what an unprepared claim left attached", "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName), "pod", klog.KRef(record.Pod.Namespace, record.Pod.Name))
+		return a.dissolve(ctx, record)
+	}
+	if record.NetNS == "" {
+		return nil
+	}
+	namespace, alive, err := record.open()
+	if err != nil {
+		return err
+	}
+	if !alive {
+		return a.dissolve(ctx, record)
+	}
+	defer namespace.Close()
+	if record.State != StateAttached || record.RulesetHash == "" {
+		return nil
+	}
+	rules, scoped, err := scopeOf(a.cfg.Intents.IntentsForPod(record.Pod.UID, record.Pod.Namespace, record.Pod.Name))
+	if err != nil || !scoped {
+		return err
+	}
+	if err := egress.Enforce(ctx, namespace.descriptor, rules); err != nil {
+		return fmt.Errorf("egress scope of pod %s/%s: %w", record.Pod.Namespace, record.Pod.Name, err)
+	}
+	return nil
+}
+
+func (a *Attacher) dissolveAll(ctx context.Context, chosen func(Record) bool) error {
+	records, err := a.records.list()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, record := range records {
+		if chosen(record) {
+			faults = append(faults, a.dissolveLocked(ctx, record))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (a *Attacher) dissolveLocked(ctx context.Context, record Record) error {
+	defer a.pods.lock(record.Pod.UID)()
+	current, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID)
+	if err != nil || !found || current.SandboxID != record.SandboxID {
+		return err // dissolved or replaced meanwhile
+	}
+	return a.dissolve(ctx, current)
+}
+
+// dissolve undoes a record in its namespace, or on the host if that is gone.
+func (a *Attacher) dissolve(ctx context.Context, record Record) error {
+	namespace, alive, err := record.open()
+	if err != nil {
+		return err
+	}
+	if !alive {
+		return a.dissolveIn(ctx, record, nil)
+	}
+	defer namespace.Close()
+	return a.dissolveIn(ctx, record, &namespace)
+}
+
+// dissolveIn keeps the record while anything is not as it should be.
+func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace) error {
+	var faults []error
+	if record.hasChains() {
+		path := ""
+		if in != nil {
+			path = in.path(record.NetNS)
+		}
+		faults = append(faults, a.chain.Del(ctx, record.SandboxID, path))
+	}
+	missing := false
+	for _, device := range record.Intent.Devices {
+		found, err := a.bringHome(ctx, in, device)
+		faults = append(faults, err)
+		if err == nil && !found {
+			missing = true
+			klog.FromContext(ctx).Info("A claimed network device is neither in its pod nor on the host; it is put in order once it is back", "device", device.Device, "mac", device.HostMAC)
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("claim %s/%s: %w", record.Intent.ClaimNamespace, record.Intent.ClaimName, err)
+	}
+	if missing && a.keepWaiting(&record) {
+		return a.records.write(record)
+	}
+	return a.records.remove(record)
+}
+
+func (a *Attacher) bringHome(ctx context.Context, in *namespace, device netattach.DeviceIntent) (bool, error) {
+	if in == nil {
+		return a.host.Restore(ctx, device)
+	}
+	return a.host.Home(ctx, in.descriptor, device)
+}
+
+// keepWaiting marks when a device was first missed.
+func (a *Attacher) keepWaiting(record *Record) bool {
+	now := a.cfg.Now()
+	if record.MissingSince.IsZero() {
+		record.MissingSince = now
+	}
+	record.State = StateDetached
+	return now.Sub(record.MissingSince) < missingFor
+}

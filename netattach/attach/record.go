@@ -1,0 +1,259 @@
+package attach
+
+// Records: one JSON file per claim and pod, replaced atomically. The hook
+// hostler-gate reads them with the standard library alone, so their form is a
+// contract: see the field tags, and cmd/hostler-gate.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// State of an attachment.
+type State string
+
+const (
+	// StateAttaching: begun. The gate refuses.
+	StateAttaching State = "Attaching"
+	// StateAttached: complete. The gate lets containers start.
+	StateAttached State = "Attached"
+	// StateDetached: taken back, but a device has not come home yet.
+	StateDetached State = "Detached"
+)
+
+// Record is what is known of one claim in one pod.
+type Record struct {
+	State     State                  `json:"state"`
+	BootID    string                 `json:"bootID"`
+	SandboxID string                 `json:"sandboxID"`
+	Pod       netattach.PodReference `json:"pod"`
+	// NetNS is the namespace's path, "" for the host's; NetNSInode tells it from
+	// a later one under the same path.
+	NetNS      string `json:"netns,omitempty"`
+	NetNSInode uint64 `json:"netnsInode,omitempty"`
+	// RulesetHash is that of the pod's egress rules, "" if it has no scope.
+	RulesetHash string           `json:"rulesetHash,omitempty"`
+	Intent      netattach.Intent `json:"intent"`
+	// MissingSince is when a device was found in no namespace.
+	MissingSince time.Time `json:"missingSince,omitzero"`
+}
+
+func newRecord(sandbox Sandbox, namespace namespace, intent netattach.Intent, hash string, state State) Record {
+	return Record{State: state, SandboxID: sandbox.ID, Pod: sandbox.Pod, NetNS: sandbox.NetNS,
+		NetNSInode: namespace.inode, RulesetHash: hash, Intent: intent}
+}
+
+func (r Record) in(namespace namespace) bool {
+	return r.NetNSInode == namespace.inode
+}
+
+func (r Record) hasChains() bool {
+	for _, device := range r.Intent.Devices {
+		if len(device.Networks) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// open opens the record's namespace; alive is false if it is gone.
+func (r Record) open() (n namespace, alive bool, err error) {
+	if r.NetNS == "" {
+		return namespace{}, false, nil
+	}
+	n, err = openNamespace(r.NetNS)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoNamespace) {
+		return namespace{}, false, nil
+	}
+	if err != nil {
+		return namespace{}, false, err
+	}
+	if !r.in(n) {
+		n.Close()
+		return namespace{}, false, nil
+	}
+	return n, true, nil
+}
+
+type records struct {
+	dir    string
+	bootID string
+}
+
+// openRecords makes the directory and finds out which boot this is.
+func openRecords(run string) (*records, error) {
+	dir := filepath.Join(run, "attached")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the directory of attachment records: %w; check paths.run", err)
+	}
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the boot ID: %w", err)
+	}
+	return &records{dir: dir, bootID: strings.TrimSpace(string(id))}, nil
+}
+
+func (s *records) path(claim, pod types.UID) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%s-%s.json", claim, pod))
+}
+
+// write replaces the record as a whole. It need not outlive the boot, whose end
+// undoes what it says, so there is no fsync.
+func (s *records) write(record Record) error {
+	record.BootID = s.bootID
+	raw, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return fmt.Errorf("attachment record of claim %s: %w", record.Intent.ClaimUID, err)
+	}
+	path := s.path(record.Intent.ClaimUID, record.Pod.UID)
+	temporary, err := os.CreateTemp(s.dir, ".new-*")
+	if err != nil {
+		return fmt.Errorf("cannot write an attachment record: %w", err)
+	}
+	_, err = temporary.Write(raw)
+	if err = errors.Join(err, temporary.Close()); err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write attachment record %s: %w", path, errors.Join(err, os.Remove(temporary.Name())))
+	}
+	return nil
+}
+
+func (s *records) read(claim, pod types.UID) (record Record, found bool, err error) {
+	path := s.path(claim, pod)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Record{}, false, nil
+	}
+	if err != nil {
+		return Record{}, false, fmt.Errorf("cannot read an attachment record: %w", err)
+	}
+	if err := json.Unmarshal(raw, &record); err != nil {
+		return Record{}, false, fmt.Errorf("attachment record %s is damaged: %w; delete it once the pod is gone", path, err)
+	}
+	return record, true, nil
+}
+
+func (s *records) remove(record Record) error {
+	err := os.Remove(s.path(record.Intent.ClaimUID, record.Pod.UID))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove an attachment record: %w", err)
+	}
+	return nil
+}
+
+// list returns what can be read; one damaged record does not hide the others.
+func (s *records) list() ([]Record, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list attachment records: %w", err)
+	}
+	var list []Record
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), ".json") {
+			continue
+		}
+		raw, err := os.ReadFile(filepath.Join(s.dir, entry.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read an attachment record: %w", err)
+		}
+		var record Record
+		if json.Unmarshal(raw, &record) == nil {
+			list = append(list, record)
+		}
+	}
+	return list, nil
+}
+
+// sweep removes temporary files of writers that were killed and names records
+// that list left out.
+func (s *records) sweep() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("cannot list attachment records: %w", err)
+	}
+	var faults []error
+	for _, entry := range entries {
+		path := filepath.Join(s.dir, entry.Name())
+		if stat, err := entry.Info(); strings.HasPrefix(entry.Name(), ".new-") && err == nil && time.Since(stat.ModTime()) > time.Minute {
+			faults = append(faults, os.Remove(path))
+		}
+		if raw, err := os.ReadFile(path); strings.HasSuffix(path, ".json") && err == nil && !json.Valid(raw) {
+			faults = append(faults, fmt.Errorf("attachment record %s is damaged; delete it once the pod is gone", path))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// namespace is a network namespace held open.
+type namespace struct {
+	descriptor int
+	inode      uint64
+	file       *os.File
+}
+
+var errNoNamespace = errors.New("not a network namespace")
+
+// nsfs is the file system of namespaces (NSFS_MAGIC in linux/magic.h).
+const nsfs = 0x6e736673
+
+func openNamespace(path string) (namespace, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return namespace{}, fmt.Errorf("cannot open the network namespace: %w", err)
+	}
+	n, err := namespaceOf(int(file.Fd()))
+	if err != nil {
+		return namespace{}, fmt.Errorf("%s: %w", path, errors.Join(err, file.Close()))
+	}
+	n.file = file
+	return n, nil
+}
+
+// namespaceOf does not take the descriptor over.
+func namespaceOf(descriptor int) (namespace, error) {
+	var system unix.Statfs_t
+	if err := unix.Fstatfs(descriptor, &system); err != nil {
+		return namespace{}, fmt.Errorf("cannot look at the network namespace: %w", err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(descriptor, &stat); err != nil {
+		return namespace{}, fmt.Errorf("cannot look at the network namespace: %w", err)
+	}
+	// A path whose bind mount is gone is a plain file.
+	if system.Type != nsfs {
+		return namespace{}, errNoNamespace
+	}
+	return namespace{descriptor: descriptor, inode: stat.Ino}, nil
+}
+
+func (n namespace) Close() error {
+	if n.file == nil {
+		return nil
+	}
+	return n.file.Close()
+}
+
+// path is one that a child process can open: the runtime's if the agent sees
+// it, else the descriptor that this process holds.
+func (n namespace) path(runtime string) string {
+	if n.file != nil {
+		return runtime
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.descriptor)
+}

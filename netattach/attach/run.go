@@ -1,0 +1,131 @@
+package attach
+
+// One attachment of one pod: the steps, and their undoing.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/egress"
+	"github.com/hostler-dev/hostler/netattach/multus"
+)
+
+type run struct {
+	attacher  *Attacher
+	sandbox   Sandbox
+	namespace namespace
+	intents   []netattach.Intent
+	rules     egress.Ruleset
+	scoped    bool
+}
+
+// steps are idempotent each, so a run that was cut short is repeated whole.
+func (r *run) steps(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		r.enforce, // nothing leaves but what the scope allows
+		r.moveIn,
+		r.enforce, // the moved devices too, before they are up
+		r.setUp,
+		r.runChains,
+		r.enforce, // and what a chain may have added
+	} {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("out of time: %w", err)
+		}
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) enforce(ctx context.Context) error {
+	if !r.scoped {
+		return nil
+	}
+	return egress.Enforce(ctx, r.namespace.descriptor, r.rules)
+}
+
+func (r *run) moveIn(ctx context.Context) error {
+	for _, device := range r.devices() {
+		if err := r.attacher.host.Into(ctx, r.namespace.descriptor, device); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) setUp(ctx context.Context) error {
+	for _, device := range r.devices() {
+		if err := r.attacher.host.Up(ctx, r.namespace.descriptor, device); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) runChains(ctx context.Context) error {
+	for _, device := range r.devices() {
+		for _, network := range device.Networks {
+			err := r.attacher.chain.Add(ctx, multus.Attachment{
+				SandboxID: r.sandbox.ID, NetNS: r.namespace.path(r.sandbox.NetNS), Pod: r.sandbox.Pod,
+				Interface: device.PodName, MAC: device.HostMAC, Addresses: device.Addresses, Network: network,
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// undo brings everything home and forgets the records. The rules stay: what is
+// half attached talks to nobody.
+func (r *run) undo(ctx context.Context) error {
+	var faults []error
+	for _, intent := range r.intents {
+		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
+		if err != nil || !found {
+			faults = append(faults, err)
+			continue
+		}
+		faults = append(faults, r.attacher.dissolveIn(ctx, record, &r.namespace))
+	}
+	return errors.Join(faults...)
+}
+
+func (r *run) devices() []netattach.DeviceIntent {
+	var devices []netattach.DeviceIntent
+	for _, intent := range r.intents {
+		devices = append(devices, intent.Devices...)
+	}
+	return devices
+}
+
+// scopeOf is the scope of a whole pod: what every one of its scopes allows.
+func scopeOf(intents []netattach.Intent) (rules egress.Ruleset, scoped bool, err error) {
+	var config v1alpha1.EgressConfig
+	var resolvers []netip.Addr
+	for _, intent := range intents {
+		switch {
+		case intent.Egress == nil:
+			continue
+		case !scoped:
+			config, resolvers = intent.Egress.Config, intent.Egress.Resolvers
+		default:
+			config = v1alpha1.Intersect(config, intent.Egress.Config)
+			resolvers = slices.DeleteFunc(slices.Clone(resolvers), func(a netip.Addr) bool { return !slices.Contains(intent.Egress.Resolvers, a) })
+		}
+		scoped = true
+	}
+	if !scoped {
+		return egress.Ruleset{}, false, nil
+	}
+	rules, err = egress.Compile(config, resolvers)
+	return rules, true, err
+}
