@@ -1,4 +1,5 @@
-module tools/kubernetes
+// Builds Kubernetes for the test cluster; a module of its own so that the product's go.mod stays lean.
+module github.com/hostler-dev/hostler/test/cluster/tools/kubernetes
 
 go 1.26.0
 
