@@ -32,6 +32,8 @@ type NVMLConfig struct {
 	// Session returns the open session, nil while the driver is not there. It is
 	// asked again before each use, since a driver may be replaced under the agent.
 	Session func() Session
+	// OnXID, if set, gets every XID event, for counting.
+	OnXID func(device string, code uint64)
 	// RetryInterval between attempts to watch events. Default: 1s.
 	RetryInterval time.Duration
 	// Clock defaults to the real one.
@@ -88,7 +90,7 @@ func (n *NVML) Run(ctx context.Context, engine Engine) error {
 	for ctx.Err() == nil {
 		session := n.cfg.Session()
 		if session != nil {
-			err := session.WatchEvents(ctx, func(e nvml.Event) { deliver(ctx, engine, e) })
+			err := session.WatchEvents(ctx, func(e nvml.Event) { n.deliver(ctx, engine, e) })
 			if err != nil && err.Error() != lastError {
 				lastError = err.Error()
 				logger.Error(err, "Watching GPU events failed; faults are found by probing until it works again")
@@ -105,7 +107,7 @@ func (n *NVML) Run(ctx context.Context, engine Engine) error {
 
 // deliver translates one event. What an event only hints at, a probe finds out;
 // an event that names no GPU has every GPU probed and none accused.
-func deliver(ctx context.Context, engine Engine, e nvml.Event) {
+func (n *NVML) deliver(ctx context.Context, engine Engine, e nvml.Event) {
 	klog.FromContext(ctx).V(4).Info("GPU event", "kind", e.Kind, "pci", e.PCI, "xid", e.XID)
 	if e.PCI == "" {
 		engine.ProbeAll()
@@ -114,6 +116,9 @@ func deliver(ctx context.Context, engine Engine, e nvml.Event) {
 	device := topology.GPUName(e.PCI)
 	switch e.Kind {
 	case nvml.EventXID:
+		if n.cfg.OnXID != nil {
+			n.cfg.OnXID(device, e.XID)
+		}
 		engine.Observe(health.XIDEvent{Device: device, Code: e.XID})
 	case nvml.EventECC, nvml.EventPoison:
 		engine.Observe(health.MemoryEvent{Device: device})

@@ -96,7 +96,12 @@ func TestEventsTranslate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			engine := &fakeEngine{}
-			deliver(t.Context(), engine, test.event)
+			var counted []uint64
+			source := NewNVML(NVMLConfig{OnXID: func(_ string, code uint64) { counted = append(counted, code) }})
+			source.deliver(t.Context(), engine, test.event)
+			if isXID := test.event.Kind == nvml.EventXID; (len(counted) == 1) != isXID {
+				t.Errorf("counted XIDs %v", counted)
+			}
 			if diff := cmp.Diff(test.want, engine.observed); diff != "" {
 				t.Errorf("observed (-want +got):\n%s", diff)
 			}
