@@ -93,8 +93,8 @@ const worldRules = `table inet world {
 	set seen6 { type ipv6_addr . inet_proto . inet_service; size 65535; flags dynamic; counter; }
 	chain arrivals {
 		type filter hook prerouting priority raw;
-		iifname "eth0" update @seen4 { ip daddr . meta l4proto . th dport }
-		iifname "eth0" update @seen6 { ip6 daddr . meta l4proto . th dport }
+		iifname "eth0" meta l4proto { tcp, udp, sctp } update @seen4 { ip daddr . meta l4proto . th dport }
+		iifname "eth0" meta l4proto { tcp, udp, sctp } update @seen6 { ip6 daddr . meta l4proto . th dport }
 	}
 }
 `

@@ -10,6 +10,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -91,7 +92,7 @@ func (p Plan) newAuthority() (*authority, error) {
 
 // issue writes pki/<name>.crt and .key; hosts may be names and addresses.
 func (a *authority) issue(name string, subject pkix.Name, hosts []string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey(len(hosts) > 0)
 	if err != nil {
 		return fmt.Errorf("make the key of %s: %w", name, err)
 	}
@@ -167,12 +168,21 @@ func certificate(subject pkix.Name) *x509.Certificate {
 	}
 }
 
-func writeKey(path string, key *ecdsa.PrivateKey) error {
-	der, err := x509.MarshalECPrivateKey(key)
+// newKey is RSA for servers, because busybox's wget in the test image speaks
+// nothing else, and the faster elliptic curve for everyone else.
+func newKey(server bool) (crypto.Signer, error) {
+	if server {
+		return rsa.GenerateKey(rand.Reader, 2048)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+func writeKey(path string, key crypto.Signer) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return fmt.Errorf("encode the key for %s: %w", path, err)
 	}
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return fmt.Errorf("write the key %s: %w", path, err)
 	}
 	return nil
