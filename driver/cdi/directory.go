@@ -146,26 +146,14 @@ func marshal(spec *specs.Spec) ([]byte, error) {
 }
 
 // replaceFile puts data in place of whatever file says: a reader sees the old
-// file or the new one, and after a power cut too. The temporary name begins
-// with a dot and does not end in .json, so no runtime reads it as a spec; it
-// is the same for every attempt, so an interrupted write leaves at most one.
-func replaceFile(file string, data []byte) (err error) {
+// file or the new one. It is not synced to disk, because no spec outlives a
+// boot: after one, every spec is written anew from the journal, which is. The
+// temporary name does not end in .json, so no runtime reads it as a spec; it is
+// the same for every attempt, so an interrupted write leaves at most one.
+func replaceFile(file string, data []byte) error {
 	temporary := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".tmp")
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temporary))
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	if err := os.WriteFile(temporary, data, 0o644); err != nil {
+		return errors.Join(err, os.RemoveAll(temporary))
 	}
 	return os.Rename(temporary, file)
 }

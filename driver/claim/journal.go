@@ -16,6 +16,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -194,6 +195,10 @@ func (j *Journal) commit() error {
 	}
 	j.writing = true
 	for j.next != nil {
+		// Claims of one call arrive together: let the others in first.
+		j.mu.Unlock()
+		runtime.Gosched()
+		j.mu.Lock()
 		current := j.next
 		j.next = nil
 		entries := sortedEntries(j.entries)
