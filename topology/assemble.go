@@ -13,7 +13,7 @@ import (
 // as they are on the bus. It is pure.
 func Assemble(bootID string, hardware Hardware, driver Driver, gpus []GPU, previous *Snapshot) *Snapshot {
 	s := &Snapshot{
-		BootID: bootID, Driver: driver, NICs: hardware.NICs, NUMANodes: hardware.NUMANodes,
+		BootID: bootID, Driver: driver, NICs: slices.Clone(hardware.NICs), NUMANodes: hardware.NUMANodes,
 		Problems: slices.Clone(hardware.Problems),
 	}
 	listed := map[string]bool{}
