@@ -15,6 +15,7 @@ var (
 	pciPattern  = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	rootPattern = regexp.MustCompile(`^pci[0-9a-f]{4}:[0-9a-f]{2}$`)
 	idPattern   = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
+	cpuPattern  = regexp.MustCompile(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$`)
 	namePattern = regexp.MustCompile(`^[a-z0-9_]{1,15}$`)
 )
 
@@ -60,6 +61,9 @@ func (p *Profile) validate() error {
 	for i, g := range p.GPUs {
 		owner := fmt.Sprintf("gpus[%d]", i)
 		below(owner, g.PCI, g.Parent, p.GPUModel.ID)
+		if g.Minor < 0 || g.Minor >= nvidiaModeset {
+			v.add("%s: minor %d is not within 0 to %d", owner, g.Minor, nvidiaModeset-1)
+		}
 		v.once("minor ", fmt.Sprint(g.Minor), owner)
 		if len(g.NVSwitchLinks) > 0 && p.NVLink == nil {
 			v.add("%s: has NVLinks, but the profile has no nvLink", owner)
@@ -91,7 +95,9 @@ func (p *Profile) validateNUMA(v *validation) {
 	}
 	for i, n := range p.NUMANodes {
 		owner := fmt.Sprintf("numaNodes[%d]", i)
-		if _, err := cpuset.Parse(n.CPUs); err != nil {
+		if !cpuPattern.MatchString(n.CPUs) {
+			v.add("%s: cpus %q is not a list like 0-55,112-167 of numbers below 10000", owner, n.CPUs)
+		} else if _, err := cpuset.Parse(n.CPUs); err != nil {
 			v.add("%s: cpus: %w", owner, err)
 		}
 		if len(n.Distances) != len(p.NUMANodes) {
@@ -163,6 +169,10 @@ func (v *validation) rdma(owner string, r *RDMA) {
 	}
 	if !namePattern.MatchString(r.Name) || (r.LinkLayer != "Ethernet" && r.LinkLayer != "InfiniBand") {
 		v.add("%s: rdma needs a name and linkLayer Ethernet or InfiniBand", owner)
+	}
+	// Above that umad and issm numbers would collide.
+	if r.Index < 0 || r.Index >= issmMinor {
+		v.add("%s: rdma index %d is not within 0 to %d", owner, r.Index, issmMinor-1)
 	}
 	v.once("RDMA device ", r.Name, owner)
 	v.once("RDMA index ", fmt.Sprint(r.Index), owner)
