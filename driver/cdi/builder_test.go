@@ -99,9 +99,22 @@ func TestGPUWithDriverFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(root, "hook"), nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	claim := &Claim{UID: claimUID, Driver: topology.Driver{Version: "570.124.06", Library: filepath.Join(libraries, "libnvidia-ml.so.1")},
 		Devices: []Device{{Name: "gpu-0000-17-00-0", GPU: theGPU()}}}
-	common := deviceNamed(t, build(t, b, claim), "gpu-driver").ContainerEdits
+	spec := build(t, b, claim)
+	common := deviceNamed(t, spec, "gpu-driver").ContainerEdits
+	if len(common.Hooks) == 0 || len(deviceNamed(t, spec, "gpu-0000-17-00-0").ContainerEdits.Hooks) != 0 {
+		t.Errorf("hooks of the driver %v, of the device %v", common.Hooks, deviceNamed(t, spec, "gpu-0000-17-00-0").ContainerEdits.Hooks)
+	}
+	for _, hook := range common.Hooks {
+		// Hooks run on the host, where the agent's paths mean nothing.
+		if hook.Path != filepath.Join(root, "hook") || strings.Contains(strings.Join(hook.Args, " "), root) {
+			t.Errorf("hook %s %q", hook.Path, hook.Args)
+		}
+	}
 	var mounts []string
 	for _, mount := range common.Mounts {
 		mounts = append(mounts, mount.HostPath+" to "+mount.ContainerPath)

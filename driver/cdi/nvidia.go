@@ -118,6 +118,9 @@ func (n *NVIDIA) fromLibrary(ctx context.Context, driver topology.Driver, gpu *t
 		nvcdi.WithNvmlLib(&snapshotNVML{driver: driver, gpu: gpu}),
 		nvcdi.WithNVIDIACDIHookPath(n.cfg.Hook),
 		nvcdi.WithFeatureFlags(nvcdi.FeatureDisableNvsandboxUtils),
+		// This hook loads NVML on the host at every container start, to set
+		// memory limits that no claim asks for.
+		nvcdi.WithDisabledHooks("apply-cuda-memory-limits"),
 	}
 	if _, err := os.Stat(n.cfg.Hook); err != nil {
 		klog.FromContext(ctx).V(2).Info("nvidia-cdi-hook is missing; containers run without its hooks", "path", n.cfg.Hook)
