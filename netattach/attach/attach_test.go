@@ -1,0 +1,409 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/egress"
+	"github.com/hostler-dev/hostler/netattach/internal/nettest"
+)
+
+// journal is a fake IntentSource.
+type journal map[types.UID]netattach.Intent
+
+func (j journal) Intent(claim types.UID) (netattach.Intent, bool) {
+	intent, ok := j[claim]
+	return intent, ok
+}
+
+func (j journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Intent) {
+	for _, claim := range []types.UID{"claim-1", "claim-2"} {
+		for _, pod := range j[claim].Pods {
+			if pod.UID == uid {
+				list = append(list, j[claim])
+			}
+		}
+	}
+	return list
+}
+
+// node is a host with NICs rail0 and rail1 that lead to a peer, and a pod.
+type node struct {
+	host, peer, pod *nettest.Namespace
+	run             string
+	intents         journal
+	sandbox         Sandbox
+	now             time.Time
+	attacher        *Attacher
+}
+
+func newNode(t *testing.T) *node {
+	n := &node{host: nettest.New(t), peer: nettest.New(t), pod: nettest.New(t), run: t.TempDir(), intents: journal{}, now: time.Now()}
+	for i, name := range []string{"rail0", "rail1"} {
+		nettest.Join(t, n.host, name, n.peer, "to-"+name)
+		n.host.Up(t, name)
+		n.peer.Up(t, "to-"+name, []string{"10.1.0.1/24", "10.2.0.1/24"}[i])
+	}
+	// A path that can vanish while the namespace itself is kept for inspection.
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := os.Symlink(n.pod.Path, path); err != nil {
+		t.Fatal(err)
+	}
+	n.sandbox = Sandbox{ID: "sandbox-1", NetNS: path, Pod: netattach.PodReference{UID: "pod-1", Namespace: "ns", Name: "p"}}
+	n.restart(t)
+	return n
+}
+
+// restart replaces the agent, as a kill would: nothing but the run directory stays.
+func (n *node) restart(t *testing.T) {
+	t.Helper()
+	attacher, err := New(Config{Intents: n.intents, Run: n.run, HostNamespace: &n.host.FD, CNICache: filepath.Join(n.run, "cni"),
+		Now: func() time.Time { return n.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.attacher = attacher
+}
+
+func (n *node) device(t *testing.T, host, pod, address string) netattach.DeviceIntent {
+	attrs := n.host.Link(t, host).Attrs()
+	return netattach.DeviceIntent{Device: "nic-" + host, HostName: host, PodName: pod, HostMAC: attrs.HardwareAddr.String(),
+		HostMTU: attrs.MTU, HostUp: true, Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}
+}
+
+func (n *node) claim(uid types.UID, scope *v1alpha1.EgressConfig, devices ...netattach.DeviceIntent) {
+	intent := netattach.Intent{ClaimUID: uid, ClaimNamespace: "ns", ClaimName: string(uid), Devices: devices, Pods: []netattach.PodReference{n.sandbox.Pod}}
+	if scope != nil {
+		v1alpha1.SetDefaults_EgressConfig(scope)
+		intent.Egress = &netattach.EgressIntent{Config: *scope}
+	}
+	n.intents[uid] = intent
+}
+
+func scope(cidr string, port int32) *v1alpha1.EgressConfig {
+	return &v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{{Name: "peer", To: []v1alpha1.EgressPeer{{CIDR: &v1alpha1.CIDRPeer{CIDR: cidr}}}, Ports: []v1alpha1.EgressPort{{Port: port}}}}}
+}
+
+func (n *node) attach(t *testing.T) {
+	t.Helper()
+	if err := n.attacher.Attach(context.Background(), n.sandbox); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) recordCount(t *testing.T) int {
+	t.Helper()
+	records, err := n.attacher.records.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(records)
+}
+
+// dial from the pod.
+func (n *node) dial(t *testing.T, address string) error {
+	t.Helper()
+	var err error
+	n.pod.Do(t, func() {
+		var conn net.Conn
+		if conn, err = net.DialTimeout("tcp", address, 5*time.Second); err == nil {
+			conn.Close()
+		}
+	})
+	return err
+}
+
+func TestAttachMovesLocksAndRecords(t *testing.T) {
+	n := newNode(t)
+	n.peer.ServeTCP(t, 80)
+	n.peer.ServeTCP(t, 81)
+	n.claim("claim-1", scope("10.1.0.0/24", 80), n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.claim("claim-2", nil, n.device(t, "rail1", "net2", "10.2.0.5/24"))
+	for range 2 { // the second call finds everything done
+		n.attach(t)
+	}
+	if err := n.dial(t, "10.1.0.1:80"); err != nil {
+		t.Errorf("allowed over the claimed NIC: %v", err)
+	}
+	for _, address := range []string{"10.1.0.1:81", "10.2.0.1:80"} {
+		if err := n.dial(t, address); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: want a refusal, got %v", address, err)
+		}
+	}
+	for _, claim := range []types.UID{"claim-1", "claim-2"} {
+		if err := n.attacher.Check(context.Background(), "pod-1", claim, n.pod.FD); err != nil {
+			t.Errorf("%s: %v", claim, err)
+		}
+		if err := n.attacher.Check(context.Background(), "pod-1", claim, n.peer.FD); err == nil {
+			t.Errorf("%s checks out in another namespace", claim)
+		}
+	}
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "an-earlier-sandbox"); err != nil || !n.pod.Has(t, "net1") {
+		t.Fatalf("word of an earlier sandbox's end took the device: %v", err)
+	}
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
+		t.Fatal(err)
+	}
+	if !n.host.Has(t, "rail0") || !n.host.Has(t, "rail1") || n.recordCount(t) != 0 {
+		t.Errorf("not everything came home, %d records left", n.recordCount(t))
+	}
+}
+
+func TestPodWithoutClaimsIsLeftAlone(t *testing.T) {
+	n := newNode(t)
+	n.sandbox.NetNS = "/nowhere"
+	n.attach(t)
+	if n.recordCount(t) != 0 {
+		t.Error("a record was written for nothing")
+	}
+}
+
+func TestFailureIsUndone(t *testing.T) {
+	n := newNode(t)
+	gone := n.device(t, "rail1", "net2", "10.2.0.5/24")
+	gone.HostMAC = "02:00:00:00:00:99"
+	n.claim("claim-1", scope("10.1.0.0/24", 80), n.device(t, "rail0", "net1", "10.1.0.5/24"), gone)
+	err := n.attacher.Attach(context.Background(), n.sandbox)
+	if err == nil || !strings.Contains(err.Error(), "ns/p") || !strings.Contains(err.Error(), "nic-rail1") {
+		t.Fatalf("error does not name pod and device: %v", err)
+	}
+	if !n.host.Has(t, "rail0") || n.pod.Has(t, "net1") {
+		t.Error("the first device did not come home")
+	}
+	if hash, err := egress.Installed(n.pod.FD); err != nil || hash == "" {
+		t.Errorf("the half attached pod is not locked: %q, %v", hash, err)
+	}
+	if err := n.attacher.Check(context.Background(), "pod-1", "claim-1", n.pod.FD); err == nil {
+		t.Error("the half attached pod checks out")
+	}
+}
+
+func TestHostNetworkIsRefusedUnlessNothingIsAskedOfIt(t *testing.T) {
+	n := newNode(t)
+	n.sandbox.NetNS = ""
+	n.claim("claim-1", nil)
+	n.attach(t)
+	if n.recordCount(t) != 1 {
+		t.Error("a GPU-only claim was not recorded")
+	}
+	n.claim("claim-2", scope("10.1.0.0/24", 80))
+	if err := n.attacher.Attach(context.Background(), n.sandbox); err == nil || !strings.Contains(err.Error(), "uses the host's network") || !strings.Contains(err.Error(), "ns/claim-2") {
+		t.Errorf("want a refusal that names the claim, got %v", err)
+	}
+}
+
+func TestTwoScopesAllowWhatBothAllow(t *testing.T) {
+	n := newNode(t)
+	n.peer.ServeTCP(t, 80)
+	n.peer.ServeTCP(t, 81)
+	both := scope("10.1.0.0/24", 80)
+	both.Allow[0].Ports = append(both.Allow[0].Ports, v1alpha1.EgressPort{Port: 81})
+	n.claim("claim-1", both, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.claim("claim-2", scope("10.0.0.0/8", 81))
+	n.attach(t)
+	if err := n.dial(t, "10.1.0.1:81"); err != nil {
+		t.Errorf("allowed by both: %v", err)
+	}
+	if err := n.dial(t, "10.1.0.1:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("allowed by one only: %v", err)
+	}
+}
+
+// A kill between any two steps leaves an Attaching record and a part of the
+// work; the next attempt completes it.
+func TestAttachIsCompletedAfterAKill(t *testing.T) {
+	n := newNode(t)
+	device := n.device(t, "rail0", "net1", "10.1.0.5/24")
+	n.claim("claim-1", scope("10.1.0.0/24", 80), device)
+	space, err := openNamespace(n.sandbox.NetNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer space.Close()
+	if err := n.attacher.records.write(newRecord(n.sandbox, space, n.intents["claim-1"], "", StateAttaching)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.attacher.host.Into(context.Background(), n.pod.FD, device); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	if err := n.attacher.Reconcile(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.attacher.Admit(context.Background(), n.sandbox, "claim-1", n.pod.FD); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.attacher.Check(context.Background(), "pod-1", "claim-1", n.pod.FD); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReconcile(t *testing.T) {
+	ctx := context.Background()
+	for name, test := range map[string]struct {
+		happens func(t *testing.T, n *node)
+		expect  func(t *testing.T, n *node)
+	}{
+		"the claim was unprepared while the agent was away": {
+			func(_ *testing.T, n *node) { delete(n.intents, "claim-1") },
+			func(t *testing.T, n *node) {
+				if !n.host.Has(t, "rail0") || n.recordCount(t) != 0 {
+					t.Error("the stray did not come home")
+				}
+			}},
+		"the namespace died and the kernel returned the device under its pod name": {
+			func(t *testing.T, n *node) {
+				if err := errors.Join(os.Remove(n.sandbox.NetNS), n.giveBack(t)); err != nil {
+					t.Fatal(err)
+				}
+			},
+			func(t *testing.T, n *node) {
+				if !n.host.Has(t, "rail0") || n.recordCount(t) != 0 {
+					t.Error("the device did not get its name back")
+				}
+			}},
+		"the namespace died and took a veth along": {
+			func(t *testing.T, n *node) {
+				if err := errors.Join(os.Remove(n.sandbox.NetNS), n.pod.Handle.LinkDel(n.pod.Link(t, "net1"))); err != nil {
+					t.Fatal(err)
+				}
+			},
+			func(t *testing.T, n *node) {
+				if n.recordCount(t) != 1 {
+					t.Error("forgotten before the kernel had time to return it")
+				}
+				n.now = n.now.Add(missingFor)
+				if err := n.attacher.Reconcile(ctx); err != nil || n.recordCount(t) != 0 {
+					t.Errorf("not forgotten after %s: %v", missingFor, err)
+				}
+			}},
+		"the egress rules were flushed": {
+			func(t *testing.T, n *node) {
+				if err := egress.Enforce(ctx, n.pod.FD, egress.Ruleset{}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			func(t *testing.T, n *node) {
+				if err := n.attacher.Check(ctx, "pod-1", "claim-1", n.pod.FD); err != nil {
+					t.Errorf("not mended: %v", err)
+				}
+			}},
+		"nothing": {
+			func(*testing.T, *node) {},
+			func(t *testing.T, n *node) {
+				if err := n.attacher.Check(ctx, "pod-1", "claim-1", n.pod.FD); err != nil {
+					t.Error(err)
+				}
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.claim("claim-1", scope("10.1.0.0/24", 80), n.device(t, "rail0", "net1", "10.1.0.5/24"))
+			n.attach(t)
+			test.happens(t, n)
+			n.restart(t)
+			if err := n.attacher.Reconcile(ctx); err != nil {
+				t.Fatal(err)
+			}
+			test.expect(t, n)
+		})
+	}
+}
+
+// giveBack does to net1 what the kernel does to a physical device.
+func (n *node) giveBack(t *testing.T) error {
+	link := n.pod.Link(t, "net1")
+	return errors.Join(n.pod.Handle.LinkSetDown(link), n.pod.Handle.LinkSetNsFd(link, n.host.FD), func() error {
+		_, err := n.host.Handle.LinkByName("net1")
+		return err
+	}())
+}
+
+func TestReleaseBringsHomeWhatDetachMissed(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.claim("claim-2", nil, n.device(t, "rail1", "net2", "10.2.0.5/24"))
+	n.attach(t)
+	n.restart(t)
+	if err := n.attacher.Release(context.Background(), "claim-1"); err != nil {
+		t.Fatal(err)
+	}
+	if !n.host.Has(t, "rail0") {
+		t.Error("the released claim's device is not home")
+	}
+	if !n.pod.Has(t, "net2") {
+		t.Error("the other claim's device was taken")
+	}
+	if err := n.attacher.Release(context.Background(), "claim-1"); err != nil {
+		t.Errorf("a second release: %v", err)
+	}
+}
+
+// A pod's sandbox is replaced, and nobody said that the old one ended.
+func TestNewSandboxTakesTheDevicesOver(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.attach(t)
+	second := nettest.New(t)
+	n.sandbox = Sandbox{ID: "sandbox-2", NetNS: second.Path, Pod: n.sandbox.Pod}
+	n.attach(t)
+	if !second.Has(t, "net1") || n.pod.Has(t, "net1") {
+		t.Error("the device is not in the new sandbox")
+	}
+}
+
+func TestAdmit(t *testing.T) {
+	ctx := context.Background()
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	if err := n.attacher.Admit(ctx, n.sandbox, "claim-1", n.pod.FD); err != nil {
+		t.Fatalf("a pod that NRI missed: %v", err)
+	}
+	if !n.pod.Has(t, "net1") {
+		t.Error("admitted without its device")
+	}
+	stranger := n.sandbox
+	stranger.Pod = netattach.PodReference{UID: "pod-2", Namespace: "ns", Name: "stranger"}
+	if err := n.attacher.Admit(ctx, stranger, "claim-1", n.peer.FD); err == nil || !strings.Contains(err.Error(), "ns/stranger") {
+		t.Errorf("another pod's claim: %v", err)
+	}
+	if err := n.attacher.Admit(ctx, stranger, "gpu-only", n.peer.FD); err != nil {
+		t.Errorf("a claim that wants nothing of the network: %v", err)
+	}
+	if err := n.attacher.Check(ctx, "pod-2", "gpu-only", n.peer.FD); err != nil {
+		t.Errorf("it was not recorded: %v", err)
+	}
+	n.sandbox.Pod.UID = "pod-3"
+	n.claim("claim-2", nil, n.device(t, "rail1", "net2", "10.2.0.5/24"))
+	if err := n.attacher.Admit(ctx, n.sandbox, "claim-2", n.host.FD); err == nil || !strings.Contains(err.Error(), "uses the host's network") {
+		t.Errorf("a container on the host's network: %v", err)
+	}
+}
+
+func TestDamagedRecordIsNamedAndHidesNoOther(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.attach(t)
+	damaged := filepath.Join(n.run, "attached", "x-y.json")
+	if err := os.WriteFile(damaged, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.attacher.Reconcile(context.Background()); err == nil || !strings.Contains(err.Error(), damaged) {
+		t.Errorf("the damaged record is not named: %v", err)
+	}
+	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil || !n.host.Has(t, "rail0") {
+		t.Errorf("the other record was not found: %v", err)
+	}
+}
