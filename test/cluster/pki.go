@@ -10,7 +10,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -92,7 +91,7 @@ func (p Plan) newAuthority() (*authority, error) {
 
 // issue writes pki/<name>.crt and .key; hosts may be names and addresses.
 func (a *authority) issue(name string, subject pkix.Name, hosts []string) error {
-	key, err := newKey(len(hosts) > 0)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("make the key of %s: %w", name, err)
 	}
@@ -166,15 +165,6 @@ func certificate(subject pkix.Name) *x509.Certificate {
 		SerialNumber: new(big.Int).SetInt64(now.UnixNano()), Subject: subject,
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
 	}
-}
-
-// newKey is RSA for servers, because busybox's wget in the test image speaks
-// nothing else, and the faster elliptic curve for everyone else.
-func newKey(server bool) (crypto.Signer, error) {
-	if server {
-		return rsa.GenerateKey(rand.Reader, 2048)
-	}
-	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
 func writeKey(path string, key crypto.Signer) error {

@@ -69,7 +69,7 @@ func (p Plan) path(elements ...string) string {
 // for the far ends of the simulated NICs.
 func (p Plan) netNS(part string) string { return p.Name + "-" + part }
 
-func (p Plan) netNSPath(part string) string { return "/run/netns/" + p.netNS(part) }
+func (p Plan) netNSPath(part string) string { return netNSDir + "/" + p.netNS(part) }
 
 // rootLink is the only link of the cluster in the machine's own namespace.
 func (p Plan) rootLink() string { return rootLinkName(p.Index) }
