@@ -11,8 +11,9 @@ import (
 
 // Sample holds what a GPU measured.
 type Sample struct {
-	// Utilization and MemoryUtilization, 0 to 1, over NVML's last sampling period.
-	Utilization, MemoryUtilization    *float64
+	// Utilization of processors and of memory bandwidth, 0 to 1, over NVML's last sampling period.
+	Utilization, MemoryUtilization *float64
+	// MemoryUsedBytes is allocated memory, without what the driver reserves.
 	MemoryUsedBytes, MemoryTotalBytes *uint64
 	TemperatureCelsius, PowerWatts    *float64
 	// EnergyJoules since the driver was loaded.
@@ -33,9 +34,17 @@ func (s *Session) Sample(ctx context.Context, pci string) (Sample, error) {
 	measure(m, "nvmlDeviceGetUtilizationRates", h.GetUtilizationRates, func(v nvml.Utilization) {
 		sample.Utilization, sample.MemoryUtilization = scaled(v.Gpu, 0.01), scaled(v.Memory, 0.01)
 	})
-	measure(m, "nvmlDeviceGetMemoryInfo", h.GetMemoryInfo, func(v nvml.Memory) {
-		sample.MemoryUsedBytes, sample.MemoryTotalBytes = &v.Used, &v.Total
-	})
+	// Version 1 counts what the driver reserves for itself as used; version 2 is
+	// what nvidia-smi shows.
+	if s.has("nvmlDeviceGetMemoryInfo_v2") {
+		measure(m, "nvmlDeviceGetMemoryInfo_v2", h.GetMemoryInfo_v2, func(v nvml.Memory_v2) {
+			sample.MemoryUsedBytes, sample.MemoryTotalBytes = &v.Used, &v.Total
+		})
+	} else {
+		measure(m, "nvmlDeviceGetMemoryInfo", h.GetMemoryInfo, func(v nvml.Memory) {
+			sample.MemoryUsedBytes, sample.MemoryTotalBytes = &v.Used, &v.Total
+		})
+	}
 	measure(m, "nvmlDeviceGetTemperature", func() (uint32, nvml.Return) { return h.GetTemperature(nvml.TEMPERATURE_GPU) },
 		func(v uint32) { sample.TemperatureCelsius = scaled(v, 1) })
 	measure(m, "nvmlDeviceGetPowerUsage", h.GetPowerUsage, func(v uint32) { sample.PowerWatts = scaled(v, 1e-3) })
