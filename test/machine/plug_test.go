@@ -119,6 +119,45 @@ func TestPluggedNICsMatchTheRenderedOnes(t *testing.T) {
 	}
 }
 
+func TestUnplugReachesNICsThatPodsTook(t *testing.T) {
+	p := load(t, "workstation")
+	options := PlugOptions{NodeNetNS: namespace(t), FabricNetNS: namespace(t), FabricBridge: "fabric"}
+	if err := Plug(t.Context(), p, options); err != nil {
+		t.Fatal(err)
+	}
+	pod := namespace(t)
+	podNS, err := netns.GetFromPath(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer podNS.Close()
+	node, inPod := handleAt(t, options.NodeNetNS), handleAt(t, pod)
+	link, err := node.LinkByName("enp102s0f0v2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.LinkSetNsFd(link, int(podNS)); err != nil {
+		t.Fatal(err)
+	}
+
+	// A second Plug must not make another one in its place.
+	if err := Plug(t.Context(), p, options); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.LinkByName("enp102s0f0v2"); err == nil {
+		t.Error("Plug made a second netdev for a NIC that is in a pod")
+	}
+	if _, err := inPod.LinkByName("enp102s0f0v2"); err != nil {
+		t.Errorf("the pod lost its NIC: %v", err)
+	}
+	if err := Unplug(t.Context(), p, options); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inPod.LinkByName("enp102s0f0v2"); err == nil {
+		t.Error("the NIC is still in the pod after Unplug")
+	}
+}
+
 func TestTwoNICsOfDifferentNodesExchangePackets(t *testing.T) {
 	p := load(t, "dgx-h100")
 	fabric := namespace(t)
