@@ -3,6 +3,7 @@
 // this folder is mounted over its /dev. None of the former has a driver behind
 // it here: opening one answers ENXIO where the device cgroup allows it, and
 // EPERM where it does not, which is how isolation tests tell the two apart.
+
 package machine
 
 import (

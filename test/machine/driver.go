@@ -1,6 +1,7 @@
 // The driver root: what a driver installation leaves in a node's file system,
 // as far as the agent and NVIDIA's CDI library look at it, and the files that
 // tell the NVML simulator about the profile's GPUs.
+
 package machine
 
 import (

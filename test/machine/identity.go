@@ -1,6 +1,7 @@
 // Everything that must differ between two nodes of the same profile but stay
 // the same from run to run - GPU UUIDs, serial numbers, MACs, GUIDs - is derived
 // here from the node's index and the device's PCI address.
+
 package machine
 
 import (

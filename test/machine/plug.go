@@ -3,6 +3,7 @@
 // other ends join a bridge in the fabric's namespace, which stands for the
 // switch that the NICs are cabled to, so any two of them can exchange packets,
 // wherever pods have taken them.
+
 package machine
 
 import (

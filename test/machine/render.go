@@ -1,3 +1,6 @@
+// Rendering is writing: three folders in a fixed order, no choice left to the
+// machine that it runs on, so that the same profile always gives the same files.
+
 package machine
 
 import (

@@ -1,5 +1,6 @@
 // The sysfs of processors and PCI functions, file by file as the kernel's
 // drivers/pci/pci-sysfs.c, drivers/base/node.c and drivers/base/cpu.c make it.
+
 package machine
 
 import (

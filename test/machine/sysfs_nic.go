@@ -2,6 +2,7 @@
 // SR-IOV (Documentation/ABI/testing/sysfs-bus-pci) and RDMA devices
 // (Documentation/ABI/stable/sysfs-class-infiniband), in the files that agents,
 // rdmamap and rdma-core read.
+
 package machine
 
 import (

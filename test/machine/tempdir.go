@@ -2,6 +2,7 @@
 // after an earlier test deleted its own takes seconds (the kernel avoids
 // recently freed inodes, recently_deleted in fs/ext4/ialloc.c); in memory it
 // takes a twentieth of one.
+
 package machine
 
 import (

@@ -1,5 +1,6 @@
 // Writing a sysfs is thousands of small files; a writer that remembers its
 // first error keeps the code that says what they contain free of error checks.
+
 package machine
 
 import (

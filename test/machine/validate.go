@@ -1,6 +1,7 @@
 // A profile that contradicts itself (a device under a bridge that does not
 // exist, two netdevs of one name) would render into a machine that no kernel
 // ever showed, and tests on it would prove nothing. So it is refused.
+
 package machine
 
 import (

@@ -1,3 +1,6 @@
+// How a test makes a day good or bad: each change is one file of the control
+// folder, written so that a running NVML call sees the old value or the new one.
+
 package nvmlsim
 
 import (
@@ -61,10 +64,10 @@ func (c Control) Set(gpu int, attribute, value string) error {
 // Unset makes a GPU answer "not supported" for an attribute.
 func (c Control) Unset(gpu int, attribute string) error {
 	err := os.Remove(filepath.Join(c.Dir, folder(gpu), attribute))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("steer the NVML simulator: %w", err)
 	}
-	return err
+	return nil
 }
 
 // SetUtilization of the GPU's processors in percent.
@@ -113,26 +116,29 @@ func (c Control) InjectXID(gpu int, xid uint64, gi, ci *uint32) error {
 func (c Control) InjectEvent(line string) error {
 	f, err := os.OpenFile(filepath.Join(c.Dir, "events"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
-		return err
+		return fmt.Errorf("steer the NVML simulator: %w", err)
 	}
 	_, err = fmt.Fprintln(f, line)
-	return errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("steer the NVML simulator: %w", err)
+	}
+	return nil
 }
 
 // Fail makes a call return an error. call is an NVML function's name, a shell
 // pattern of names, or "field:<id>" for one value of nvmlDeviceGetFieldValues.
 func (c Control) Fail(call string, gpu int, result nvml.Return) error {
-	return c.rule(call, gpu, fmt.Sprintf("return=%d", int(result)))
+	return c.edit(call, gpu, fmt.Sprintf("return=%d", int(result)))
 }
 
 // Slow makes a call take that long.
 func (c Control) Slow(call string, gpu int, delay time.Duration) error {
-	return c.rule(call, gpu, fmt.Sprintf("delay=%dms", delay.Milliseconds()))
+	return c.edit(call, gpu, fmt.Sprintf("delay=%dms", delay.Milliseconds()))
 }
 
 // Hang makes a call not return until the rule is cleared.
 func (c Control) Hang(call string, gpu int) error {
-	return c.rule(call, gpu, "hang")
+	return c.edit(call, gpu, "hang")
 }
 
 // Clear removes the rules that Fail, Slow and Hang made for this call and GPU.
@@ -155,10 +161,6 @@ func (c Control) ReviveDriver() error {
 	return c.write("driver", "alive")
 }
 
-func (c Control) rule(call string, gpu int, effect string) error {
-	return c.edit(call, gpu, effect)
-}
-
 // edit replaces the rules of a call and GPU; an empty effect only removes them.
 func (c Control) edit(call string, gpu int, effect string) error {
 	target := "*"
@@ -167,7 +169,7 @@ func (c Control) edit(call string, gpu int, effect string) error {
 	}
 	content, err := os.ReadFile(filepath.Join(c.Dir, "calls"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return fmt.Errorf("steer the NVML simulator: %w", err)
 	}
 	var kept []string
 	for line := range strings.Lines(string(content)) {
