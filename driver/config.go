@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/validate/content"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 
@@ -20,22 +19,17 @@ import (
 	"github.com/hostler-dev/hostler/driver/cdi"
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/driver/publish"
-	"github.com/hostler-dev/hostler/netattach"
 )
 
 // Name of the DRA driver.
 const Name = publish.DriverName
 
 // Attacher brings home what a claim has in network namespaces.
-type Attacher interface {
-	Release(ctx context.Context, claim types.UID) error
-}
+type Attacher = claim.Attacher
 
 // NetworkResolver looks up a NetworkAttachmentDefinition and makes its CNI
 // configuration for a device.
-type NetworkResolver interface {
-	Resolve(ctx context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error)
-}
+type NetworkResolver = claim.NetworkResolver
 
 // Recorder takes the driver's measurements. A nil error is a success.
 type Recorder interface {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,6 +35,8 @@ type Driver struct {
 	reconcileNow chan struct{}
 
 	machine machine
+	// helper is set while Run runs.
+	helper atomic.Pointer[kubeletplugin.Helper]
 }
 
 var _ kubeletplugin.DRAPlugin = (*Driver)(nil)
@@ -95,6 +98,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start the kubelet plugin: %w; check paths.kubeletPlugins and paths.kubeletRegistry", err)
 	}
+	d.helper.Store(helper)
 	klog.FromContext(ctx).Info("Serving the kubelet", "socket", filepath.Join(d.cfg.pluginDirectory(), "dra.sock"))
 	var loops sync.WaitGroup
 	loops.Go(func() { d.publish(ctx, helper) })
@@ -104,6 +108,21 @@ func (d *Driver) Run(ctx context.Context) error {
 	loops.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
+	}
+	return nil
+}
+
+// Registered returns nil once the kubelet has taken the plugin on, and else why it has not.
+func (d *Driver) Registered() error {
+	helper := d.helper.Load()
+	if helper == nil {
+		return errors.New("the plugin's sockets are not open yet")
+	}
+	switch status := helper.RegistrationStatus(); {
+	case status == nil:
+		return fmt.Errorf("the kubelet has not found the plugin yet; check that paths.kubeletRegistry (%s) is its directory", d.cfg.Paths.KubeletRegistry)
+	case !status.PluginRegistered:
+		return fmt.Errorf("the kubelet refused the plugin: %s", status.Error)
 	}
 	return nil
 }

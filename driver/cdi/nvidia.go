@@ -73,7 +73,7 @@ func (n *NVIDIA) cachedCommon(ctx context.Context, driver topology.Driver) (*spe
 	if n.common == nil || n.fingerprint != fingerprint {
 		edits, err := n.fromLibrary(ctx, driver, nil)
 		if err != nil {
-			klog.FromContext(ctx).Info("Containers get GPU device nodes and the NVML library only, because the driver root is incomplete", "driverRoot", n.cfg.DriverRoot, "reason", err.Error())
+			klog.FromContext(ctx).Info("Containers get GPU device nodes and the NVML library only, because the driver root is incomplete", "driverRoot", n.cfg.DriverRoot, "reason", oneLine(err))
 			edits = n.bareCommon(driver)
 		}
 		n.common, n.fingerprint = edits, fingerprint
@@ -88,7 +88,7 @@ func (n *NVIDIA) Device(ctx context.Context, driver topology.Driver, gpu *topolo
 	}
 	edits, err := n.fromLibrary(ctx, driver, gpu)
 	if err != nil {
-		klog.FromContext(ctx).V(2).Info("Container gets the bare device node of a GPU", "device", gpu.Name, "reason", err.Error())
+		klog.FromContext(ctx).V(2).Info("Container gets the bare device node of a GPU", "device", gpu.Name, "reason", oneLine(err))
 		edits = &specs.ContainerEdits{}
 	}
 	node := fmt.Sprintf("nvidia%d", gpu.Minor)

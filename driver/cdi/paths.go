@@ -28,6 +28,9 @@ func rebase(path, from, to string) string {
 	return path
 }
 
+// oneLine is for nvcdi's errors, which list one library per line.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
 // stamp changes when the file or directory does.
 func stamp(path string) string {
 	info, err := os.Stat(path)
