@@ -1,0 +1,247 @@
+package main
+
+// The agent: each room is made once, here, and handed what it needs of the
+// others. The order matters in two places. What was restored from disk (journal,
+// verdicts) is in force before the first slice is published, and the two doors
+// to pods' namespaces open only when the journal can answer for them.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/driver"
+	"github.com/hostler-dev/hostler/driver/claim"
+	"github.com/hostler-dev/hostler/health"
+	"github.com/hostler-dev/hostler/health/react"
+	"github.com/hostler-dev/hostler/health/source"
+	"github.com/hostler-dev/hostler/metrics"
+	"github.com/hostler-dev/hostler/netattach/attach"
+	"github.com/hostler-dev/hostler/netattach/gate"
+	"github.com/hostler-dev/hostler/netattach/nri"
+	"github.com/hostler-dev/hostler/topology"
+	"github.com/hostler-dev/hostler/topology/host"
+	"github.com/hostler-dev/hostler/topology/nic"
+	"github.com/hostler-dev/hostler/topology/nvml"
+)
+
+func newAgentCommand() *cobra.Command {
+	var flags configFlags
+	command := &cobra.Command{
+		Use:   "agent",
+		Short: "Serve this node: publish devices, prepare claims, measure, find faults",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			cfg, err := flags.load()
+			if err != nil {
+				return err
+			}
+			if err := setUpLogging(cfg.Logging); err != nil {
+				return err
+			}
+			return runAgent(command.Context(), cfg)
+		},
+	}
+	flags.register(command.Flags())
+	return command
+}
+
+// runAgent returns when ctx ends or when something fails that only a restart can mend.
+func runAgent(ctx context.Context, cfg *v1alpha1.AgentConfig) error {
+	logger := klog.Background()
+	ctx = klog.NewContext(ctx, logger)
+	logger.Info("Starting", "version", version, "node", cfg.NodeName)
+	restConfig, err := clusterConfig(cfg.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	a, err := newAgent(ctx, cfg, restConfig)
+	if err != nil {
+		return err
+	}
+	defer a.gpus.Close()
+	err = a.run(ctx)
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		logger.Info("Stopped; what pods hold stays as it is")
+		return nil
+	}
+	return err
+}
+
+// agent holds the rooms.
+type agent struct {
+	cfg      *v1alpha1.AgentConfig
+	gpus     *nvml.Source
+	observer *topology.Observer
+	node     *nodeWatch
+	driver   *driver.Driver
+	attacher *attach.Attacher
+	gate     *gate.Server
+	hardware *hardware
+	doors    doors
+	engine   *health.Engine
+	events   *source.NVML
+	reactor  *react.Node
+	exporter *metrics.Exporter
+	server   *metrics.Server
+}
+
+func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.Config) (*agent, error) {
+	client, err := kubernetes.NewForConfig(restConfig)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for the API server: %w", err)
+	}
+	definitions, err := newDefinitions(restConfig)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	if err := installHooks(cfg.Paths); err != nil {
+		return nil, err
+	}
+	journal, err := driver.OpenJournal(ctx, cfg.Paths)
+	if err != nil {
+		return nil, err
+	}
+	recorder := metrics.NewRecorder()
+	a := &agent{cfg: cfg, node: newNodeWatch(client, restConfig.Host, cfg.NodeName)}
+
+	a.gpus = nvml.NewSource(nvml.Config{LibraryPath: cfg.Paths.NVMLLibrary, DriverRoot: cfg.Paths.DriverRoot, CallTimeout: cfg.Discovery.CallTimeout.Duration})
+	a.hardware = &hardware{cfg: host.Config{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev}, addresses: a.node.addresses}
+	a.observer = topology.NewObserver(topology.ObserverConfig{
+		Hardware: a.hardware,
+		GPUs:     a.gpus,
+		Watchers: []topology.Watcher{nic.Watch},
+		Interval: cfg.Discovery.PollInterval.Duration,
+	})
+
+	if a.attacher, err = attach.New(attach.Config{
+		Intents: claim.NewStore(journal), Run: cfg.Paths.Run, CNIBin: cfg.Paths.CNIBin, CNICache: cfg.Paths.CNICache,
+	}); err != nil {
+		return nil, err
+	}
+	a.doors.Attacher, a.doors.recorder = a.attacher, recorder
+	if a.gate, err = gate.Listen(gate.Config{Socket: filepath.Join(cfg.Paths.Run, "gate.sock"), Admitter: &a.doors}); err != nil {
+		return nil, err
+	}
+
+	if a.driver, err = driver.New(driver.Config{
+		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, BootID: boot, Journal: journal,
+		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
+		Resolvers: a.node.resolvers, Rescan: a.observer.Rescan,
+	}); err != nil {
+		return nil, err
+	}
+	if err := a.newHealth(ctx, client); err != nil {
+		return nil, err
+	}
+	a.exporter = metrics.NewExporter(ctx, metrics.ExporterConfig{
+		GPUs: a.gpus, Ledger: ledger{claim.NewLedger(journal)}, Recorder: recorder, Sys: cfg.Paths.Sys,
+		PodResources: cfg.Paths.KubeletPodResources, Interval: cfg.Metrics.Interval.Duration,
+	})
+	a.server, err = metrics.Listen(metrics.ServerConfig{Address: cfg.Metrics.Address, Page: a.exporter, Live: a.live(), Ready: a.ready()})
+	return a, err
+}
+
+func (a *agent) newHealth(ctx context.Context, client kubernetes.Interface) error {
+	a.events = source.NewNVML(source.NVMLConfig{Session: func() source.Session {
+		if session := a.gpus.Session(); session != nil {
+			return session
+		}
+		return nil
+	}})
+	a.reactor = react.NewNode(react.NodeConfig{
+		Client: client, NodeName: a.cfg.NodeName, Events: react.NewRecorder(ctx, client, a.cfg.NodeName), Taint: *a.cfg.Health.NodeTaint,
+	})
+	engine, err := health.NewEngine(ctx, health.EngineConfig{
+		Path:         filepath.Join(a.cfg.Paths.State, "health.json"),
+		Rules:        health.Rules{RecoveryHoldDown: a.cfg.Health.RecoveryHoldDown.Duration, IgnoredXIDs: a.cfg.Health.IgnoredXIDs},
+		Prober:       a.events,
+		PollInterval: a.cfg.Health.PollInterval.Duration,
+		OnVerdicts:   a.spread,
+	})
+	a.engine = engine
+	return err
+}
+
+// spread hands the standing verdicts to everyone who acts on them.
+func (a *agent) spread(verdicts []health.Verdict) {
+	a.reactor.SetVerdicts(verdicts)
+	a.exporter.SetFaults(faults(verdicts))
+	devices := []react.Device{}
+	if snapshot := a.observer.Snapshot(); snapshot != nil {
+		devices = react.Devices(snapshot)
+	}
+	a.driver.SetVerdicts(taints(verdicts), reports(verdicts, devices))
+}
+
+// follow hands each new snapshot to everyone who works with it.
+func (a *agent) follow(ctx context.Context) error {
+	snapshots, stop := a.observer.Subscribe()
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case snapshot := <-snapshots:
+			a.engine.SetSnapshot(snapshot)
+			a.exporter.SetSnapshot(snapshot)
+			// Which NICs are uplinks is not certain before the node's addresses are
+			// known, so nothing is published before.
+			if !lacksNodeAddresses(snapshot) {
+				a.driver.SetSnapshot(snapshot)
+			}
+			a.spread(a.engine.Verdicts())
+		}
+	}
+}
+
+// observe starts with the node's addresses, so that the first snapshot is a
+// complete one wherever the API server answers.
+func (a *agent) observe(ctx context.Context) error {
+	a.node.ask(ctx)
+	a.node.changed = a.observer.Rescan
+	var both errgroup.Group
+	both.Go(func() error { return a.node.run(ctx) })
+	both.Go(func() error { return a.observer.Run(ctx) })
+	return both.Wait()
+}
+
+func (a *agent) run(ctx context.Context) error {
+	if err := a.attacher.Reconcile(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "Not everything that an earlier agent left could be brought home; it is tried again with the next reconciliation")
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, part := range []func(context.Context) error{
+		a.server.Run, a.gate.Run, a.observe, a.engine.Run, a.reactor.Run, a.exporter.Run, a.driver.Run, a.follow,
+		func(ctx context.Context) error {
+			return nri.Run(ctx, nri.Config{Socket: a.cfg.Paths.NRI, Attacher: &a.doors, Ready: a.doors.connected.Store})
+		},
+		func(ctx context.Context) error { return a.events.Run(ctx, a.engine) },
+	} {
+		group.Go(func() error { return part(ctx) })
+	}
+	return group.Wait()
+}
+
+// bootID of the running machine.
+func bootID() (string, error) {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("reading the boot ID, without which old state cannot be told from new: %w", err)
+	}
+	return strings.TrimSpace(string(raw)), nil
+}

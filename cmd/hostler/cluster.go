@@ -1,0 +1,187 @@
+package main
+
+// The agent's side of the API server: how to reach it, what it knows of this
+// node and of the cluster's resolver. An API server that is away at start is a
+// state that readiness shows; pods that run are served meanwhile.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	nadclient "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/multus"
+)
+
+// clusterConfig reads the kubeconfig, or takes the pod's service account.
+func clusterConfig(kubeconfig string) (*rest.Config, error) {
+	var config *rest.Config
+	var err error
+	if kubeconfig != "" {
+		if config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+			return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+		}
+	} else if config, err = rest.InClusterConfig(); err != nil {
+		return nil, fmt.Errorf("no --kubeconfig is given and this is no pod with a service account (%w); `hostler topology` works without a cluster", err)
+	}
+	config.UserAgent = "hostler/" + version
+	// One agent prepares many claims at once; the server has its own fairness.
+	config.QPS, config.Burst = 100, 200
+	return config, nil
+}
+
+// nodeWatch keeps what the API server knows of this node and its resolver.
+type nodeWatch struct {
+	client kubernetes.Interface
+	server string
+	name   string
+	// changed, if set, is called when the node's addresses are others than before.
+	changed func()
+
+	mu       sync.Mutex
+	nodeIPs  []netip.Addr
+	dns      []netip.Addr
+	lastFail error
+}
+
+func newNodeWatch(client kubernetes.Interface, server, name string) *nodeWatch {
+	return &nodeWatch{client: client, server: server, name: name, changed: func() {},
+		lastFail: errors.New("the API server has not answered yet")}
+}
+
+// run asks until it is answered, and then again at a slow pace, since a node's
+// addresses and the resolver's may change.
+func (w *nodeWatch) run(ctx context.Context) error {
+	const retry, refresh = 2 * time.Second, 5 * time.Minute
+	for {
+		pause := refresh
+		if w.failure() != nil {
+			pause = retry
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait.Jitter(pause, 0.1)):
+			w.ask(ctx)
+		}
+	}
+}
+
+func (w *nodeWatch) ask(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	node, err := w.client.CoreV1().Nodes().Get(ctx, w.name, metav1.GetOptions{})
+	var resolvers []netip.Addr
+	if err != nil {
+		err = explainNode(err, w.server, w.name)
+	} else {
+		resolvers = w.clusterResolvers(ctx)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if changed := fmt.Sprint(err) != fmt.Sprint(w.lastFail); changed && err != nil {
+		klog.FromContext(ctx).Error(err, "Nothing can be published yet; trying again")
+	}
+	w.lastFail = err
+	if err != nil {
+		return
+	}
+	if addresses := addressesOf(node); !slices.Equal(addresses, w.nodeIPs) {
+		w.nodeIPs = addresses
+		w.changed()
+	}
+	w.dns = resolvers
+}
+
+func explainNode(err error, server, node string) error {
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("the cluster has no node %q; set nodeName or the environment variable NODE_NAME to this node's name", node)
+	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+		return fmt.Errorf("the API server does not let this agent read its node: %w; install the chart's RBAC", err)
+	}
+	return fmt.Errorf("the API server %s does not answer: %w; check the network and the kubeconfig", server, err)
+}
+
+func addressesOf(node *corev1.Node) []netip.Addr {
+	var addresses []netip.Addr
+	for _, a := range node.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil { // host names are not addresses
+			addresses = append(addresses, ip)
+		}
+	}
+	return addresses
+}
+
+// clusterResolvers are the addresses of the kube-dns service, the name under
+// which every distribution runs its resolver. A cluster without it has none.
+func (w *nodeWatch) clusterResolvers(ctx context.Context) []netip.Addr {
+	service, err := w.client.CoreV1().Services("kube-system").Get(ctx, "kube-dns", metav1.GetOptions{})
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "The cluster's resolver is not known; egress scopes with dns ClusterResolver allow none", "service", "kube-system/kube-dns")
+		return nil
+	}
+	var addresses []netip.Addr
+	for _, text := range service.Spec.ClusterIPs {
+		if ip, err := netip.ParseAddr(text); err == nil { // "None" is not an address
+			addresses = append(addresses, ip)
+		}
+	}
+	return addresses
+}
+
+func (w *nodeWatch) addresses() []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.nodeIPs
+}
+
+func (w *nodeWatch) resolvers() []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dns
+}
+
+// failure is why the API server's last answer was no answer.
+func (w *nodeWatch) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lastFail
+}
+
+// definitions reads NetworkAttachmentDefinitions.
+type definitions struct{ client nadclient.Interface }
+
+func newDefinitions(config *rest.Config) (definitions, error) {
+	client, err := nadclient.NewForConfig(config)
+	if err != nil {
+		return definitions{}, fmt.Errorf("making a client for NetworkAttachmentDefinitions: %w", err)
+	}
+	return definitions{client}, nil
+}
+
+func (d definitions) Get(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	return d.client.K8sCniCncfIoV1().NetworkAttachmentDefinitions(namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+// networks resolves them for the driver.
+type networks struct{ definitions definitions }
+
+func (n networks) Resolve(ctx context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error) {
+	return multus.Resolve(ctx, n.definitions, namespace, name, deviceID)
+}

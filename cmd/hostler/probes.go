@@ -1,0 +1,42 @@
+package main
+
+// What the agent says about itself. Live: the process can still do its work, so
+// that only what a restart mends may fail here. Ready: this node's devices are
+// published and claims can be prepared.
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hostler-dev/hostler/metrics"
+)
+
+func (a *agent) live() []metrics.Check {
+	return []metrics.Check{{Name: "discovery", Run: func() error {
+		last := time.Unix(0, a.hardware.lastRead.Load())
+		if limit := 10*a.cfg.Discovery.PollInterval.Duration + time.Minute; last.Unix() > 0 && time.Since(last) > limit {
+			return fmt.Errorf("the machine was last read %s ago", time.Since(last).Round(time.Second))
+		}
+		return nil
+	}}}
+}
+
+func (a *agent) ready() []metrics.Check {
+	return []metrics.Check{
+		{Name: "api-server", Run: a.node.failure},
+		{Name: "discovery", Run: func() error {
+			if a.observer.Snapshot() == nil {
+				return errors.New("the first look at the machine is not over")
+			}
+			return nil
+		}},
+		{Name: "kubelet-plugin", Run: a.driver.Registered},
+		{Name: "nri", Run: func() error {
+			if !a.doors.connected.Load() {
+				return fmt.Errorf("the container runtime's NRI socket %s does not answer; pods with network claims wait at the gate", a.cfg.Paths.NRI)
+			}
+			return nil
+		}},
+	}
+}
