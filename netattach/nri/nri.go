@@ -113,8 +113,6 @@ func serve(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("cannot register with the runtime: %w; check that NRI is enabled in its configuration and paths.nri is its socket", err)
 	}
 	defer s.Stop()
-	cfg.Ready(true)
-	klog.FromContext(ctx).Info("Connected to the container runtime's NRI", "socket", cfg.Socket)
 	select {
 	case <-ctx.Done():
 	case <-p.closed:
@@ -134,11 +132,13 @@ type plugin struct {
 // that were started meanwhile were attached by the gate; sandboxes that ended
 // meanwhile are found by their records.
 func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
-	klog.FromContext(p.ctx).V(2).Info("Runtime has told its sandboxes", "sandboxes", len(pods))
+	klog.FromContext(p.ctx).Info("Connected to the container runtime's NRI", "socket", p.cfg.Socket, "sandboxes", len(pods))
 	if err := p.cfg.Attacher.Reconcile(p.ctx); err != nil {
 		// Refusing would only cut the connection and leave new pods to the gate.
 		klog.FromContext(p.ctx).Error(err, "Not everything that was attached could be reconciled")
 	}
+	// The runtime calls hooks of a plugin once it is synchronized, not before.
+	p.cfg.Ready(true)
 	return nil, nil
 }
 
