@@ -59,8 +59,8 @@ type Cluster struct {
 var ErrNotRunning = errors.New("no cluster is running there")
 
 // Start brings the cluster up and returns when its nodes are Ready and its DNS
-// answers. A cluster that is up already is returned as it is; one that an
-// earlier run left half-started is removed first.
+// answers. A cluster that is up already is returned as it is, with components
+// that have died started again; one that never came up is removed first.
 func Start(ctx context.Context, options Options) (*Cluster, error) {
 	options = options.withDefaults()
 	progress := newProgress(options.Progress)
@@ -128,8 +128,39 @@ func adopt(ctx context.Context, options Options, progress *progress) (*Cluster, 
 		progress.say("cluster %s is up (%s)", c.plan.Name, c.plan.Dir)
 		return c, nil
 	}
+	if c.repairable() && c.plan.serves(options) {
+		progress.say("cluster %s is not whole (%v); starting what is missing", c.plan.Name, broken)
+		return c, c.startComponents(ctx)
+	}
 	progress.say("cluster %s is not whole (%v); starting it afresh", c.plan.Name, broken)
 	return nil, c.remove(ctx)
+}
+
+// repairable says whether the cluster was up once and its nodes still have their namespaces.
+func (c *Cluster) repairable() bool {
+	_, err := os.Stat(c.plan.path("up"))
+	for _, n := range c.plan.Nodes {
+		if _, alive := c.plan.holder(n).running(); !alive {
+			return false
+		}
+	}
+	return err == nil
+}
+
+// startComponents starts every component that does not run, in the order that they need each other.
+func (c *Cluster) startComponents(ctx context.Context) error {
+	if err := c.plan.startControlPlane(ctx); err != nil {
+		return err
+	}
+	for _, n := range c.plan.Nodes {
+		if err := c.plan.startRuntime(ctx, n); err != nil {
+			return err
+		}
+		if err := c.plan.startKubelet(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // serves says whether the plan has the nodes that options ask for.

@@ -6,11 +6,13 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +44,7 @@ func footprint(t *testing.T) map[string][]string {
 		found["links"] = append(found["links"], link.Name)
 	}
 	for what, pattern := range map[string]string{
-		"namespaces": netNSDir + "/*", "control groups": cgroupMount + "/*/*testbed*", "directories": stateRoot + "/*",
+		"namespaces": netNSDir + "/*", "control groups": cgroupMount + "/*/*testbed*", "directories": stateRoot + "*/*",
 	} {
 		if found[what], err = filepath.Glob(pattern); err != nil {
 			t.Fatal(err)
@@ -65,12 +67,20 @@ func footprint(t *testing.T) map[string][]string {
 			found["settings"] = append(found["settings"], key+"="+string(value))
 		}
 	}
-	processes, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range processes {
-		if groups, err := os.ReadFile(path); err == nil && strings.Contains(string(groups), "hostler-testbed-") {
+		pid, err := strconv.Atoi(filepath.Base(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// One that has ended and waits for init to reap it is not left behind.
+		if _, ended := startTime(pid); ended != nil {
+			continue
+		}
+		if groups, err := os.ReadFile(filepath.Join(path, "cgroup")); err == nil && strings.Contains(string(groups), "hostler-testbed-selftest") {
 			found["processes"] = append(found["processes"], path)
 		}
 	}
@@ -112,6 +122,23 @@ func TestClusterWorksAndLeavesNothing(t *testing.T) {
 		}
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("it took %s: it cannot have been found up", took)
+		}
+	})
+	t.Run("a start after a crash starts what is missing and nothing else", func(t *testing.T) {
+		etcd, _ := c.plan.etcd().running()
+		kubelet, _ := c.plan.inNode(c.plan.Nodes[0], 0, "kubelet").running()
+		if err := killAll(ctx, func() []int { return []int{kubelet} }); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Start(ctx, Options{Name: "selftest", Nodes: []NodeOptions{{Name: "one"}, {Name: "two"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Check(ctx); err != nil {
+			t.Error(err)
+		}
+		if now, _ := c.plan.etcd().running(); now != etcd {
+			t.Errorf("etcd was process %d and is %d: the whole cluster was started afresh", etcd, now)
 		}
 	})
 	t.Run("a start with other nodes is refused", func(t *testing.T) {
@@ -194,4 +221,23 @@ func (c *cutter) Write(line []byte) (int, error) {
 		c.cut()
 	}
 	return len(line), nil
+}
+
+func TestAFailureShowsTheComponentsLog(t *testing.T) {
+	requireCluster(t)
+	port, err := net.Listen("tcp", "127.0.0.1:23790")
+	if err != nil {
+		t.Skip("another cluster holds etcd's port of the first one")
+	}
+	defer port.Close()
+	_, err = Start(t.Context(), Options{Name: "selftest"})
+	t.Cleanup(func() {
+		if err := Down(context.WithoutCancel(t.Context()), StateDir("selftest")); err != nil {
+			t.Error(err)
+		}
+	})
+	var failure *ComponentError
+	if !errors.As(err, &failure) || failure.Component != "etcd" || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("got %v, want etcd's failure with its log", err)
+	}
 }

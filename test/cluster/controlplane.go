@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -69,10 +70,12 @@ func (p Plan) startControlPlane(ctx context.Context) error {
 	if err := os.WriteFile(p.path("world", "index.html"), []byte(page), 0o644); err != nil {
 		return fmt.Errorf("write the outside world's page: %w", err)
 	}
-	for _, c := range []component{p.etcd(), p.world()} {
-		if _, err := c.start(); err != nil {
-			return err
-		}
+	if _, err := p.world().start(); err != nil {
+		return err
+	}
+	etcd, err := p.etcd().start()
+	if err != nil {
+		return err
 	}
 	server, err := p.apiServer().start()
 	if err != nil {
@@ -85,9 +88,19 @@ func (p Plan) startControlPlane(ctx context.Context) error {
 	ready := func(ctx context.Context) error {
 		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	}
-	if err := server.await(ctx, time.Minute, ready); err != nil {
+	// Without etcd the API server would only try for long, and its log would not say why.
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-etcd.exited:
+			stop()
+		case <-waiting.Done():
+		}
+	}()
+	if err := server.await(waiting, time.Minute, ready); err != nil {
 		if _, alive := p.etcd().running(); !alive {
-			return p.etcd().failure(fmt.Errorf("etcd ended, so the API server cannot start"))
+			return p.etcd().failure(errors.New("ended, so the API server cannot start"))
 		}
 		return err
 	}

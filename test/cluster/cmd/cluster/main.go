@@ -47,7 +47,7 @@ func command() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&f.name, "name", cluster.DefaultName, "name of the cluster; others can run beside it")
 	root.PersistentFlags().StringVar(&f.dir, "dir", "", "directory of the cluster's state (default "+filepath.Dir(cluster.StateDir("x"))+"/<name>)")
-	root.AddCommand(up(f), down(f), status(f), env(f), build(), loadImage(f))
+	root.AddCommand(up(f), down(f), status(f), env(f), build(), loadImage(f), deploy(f))
 	return root
 }
 
@@ -65,7 +65,7 @@ func up(f *flags) *cobra.Command {
 			}
 			c, err := cluster.Start(cmd.Context(), options)
 			if err != nil {
-				return err
+				return fmt.Errorf("%w\n(the command `down` removes what was started)", err)
 			}
 			if err := c.WriteEnv(envFile); err != nil {
 				return err
@@ -147,7 +147,7 @@ func build() *cobra.Command {
 				return err
 			}
 			dir, err := binaries.Ensure(cmd.Context(), tree, "", func(what string, took time.Duration) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s %.1fs\n", what, took.Seconds())
+				fmt.Fprintln(cmd.ErrOrStderr(), what, took.Round(100*time.Millisecond))
 			})
 			if err != nil {
 				return err
@@ -175,4 +175,28 @@ func loadImage(f *flags) *cobra.Command {
 			return c.LoadImage(cmd.Context(), archive)
 		},
 	}
+}
+
+func deploy(f *flags) *cobra.Command {
+	var options cluster.DeployOptions
+	cmd := &cobra.Command{
+		Use:   "deploy",
+		Short: "Install or upgrade the product from this tree's image and chart",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := cluster.Open(f.stateDir())
+			if err != nil {
+				return fmt.Errorf("%w; start one with: make cluster-up", err)
+			}
+			began := time.Now()
+			if err := c.Deploy(cmd.Context(), options); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "hostler is ready on every node of cluster %s (%.1fs)\n", f.name, time.Since(began).Seconds())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&options.Image, "image", "", "the image's archive, loaded into every node first")
+	cmd.Flags().StringArrayVar(&options.Values, "set", nil, "further chart values, as in helm --set")
+	return cmd
 }
