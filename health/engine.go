@@ -49,6 +49,8 @@ type Engine struct {
 	mu     sync.Mutex
 	logger klog.Logger
 	state  State
+	// driver and ports as the newest snapshot has them.
+	driver DriverReport
 	ports  Ports
 	told   []Verdict
 	// running: Run has told what was restored, which always comes first.
@@ -56,6 +58,8 @@ type Engine struct {
 	// unsaved: the state in memory is ahead of the file.
 	unsaved bool
 	probes  map[string]*probeLoop
+	// seen: a snapshot has come. Before, the driver may just not be open yet.
+	seen bool
 	// newGPU wakes Run when a GPU was seen for the first time.
 	newGPU chan struct{}
 }
@@ -67,6 +71,9 @@ func NewEngine(ctx context.Context, cfg EngineConfig) (*Engine, error) {
 	}
 	if cfg.ProbeTimeout <= 0 {
 		cfg.ProbeTimeout = 15 * time.Second
+	}
+	if cfg.Rules.LinkDownDelay <= 0 {
+		cfg.Rules.LinkDownDelay = 30 * time.Second
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
@@ -95,13 +102,22 @@ func (e *Engine) Verdicts() []Verdict {
 	return e.state.Verdicts()
 }
 
+// Tell tells the standing verdicts again, in order with all other tellings, to
+// a listener who combines them with something that has changed.
+func (e *Engine) Tell() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.told = e.state.Verdicts()
+	e.cfg.OnVerdicts(slices.Clone(e.told))
+}
+
 // SetSnapshot hands over a new snapshot.
 func (e *Engine) SetSnapshot(s *topology.Snapshot) {
+	inventory, ports := InventoryOf(s), PortsOf(s)
 	e.mu.Lock()
-	e.ports = PortsOf(s)
-	ports := e.ports
+	e.driver, e.ports, e.seen = inventory.Driver, ports, true
 	e.mu.Unlock()
-	e.Observe(InventoryOf(s), ports, Tick{})
+	e.Observe(inventory, ports, Tick{})
 	select {
 	case e.newGPU <- struct{}{}:
 	default:
@@ -169,7 +185,8 @@ func (e *Engine) record(change Reaction) {
 	}
 }
 
-// Run tells the restored verdicts, then probes every known GPU until ctx ends.
+// Run tells the restored verdicts, then, from the first snapshot on, probes
+// every known GPU until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.cfg.OnVerdicts(slices.Clone(e.told))
@@ -196,13 +213,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// tick looks at ports again (one may have been down long enough), lets time
-// pass, and settles what was not urgent.
+// tick holds driver and ports to be as they were seen last, which lets a port
+// be down, or a driver be back, for long enough; lets time pass; and settles
+// what was not urgent.
 func (e *Engine) tick() {
 	e.mu.Lock()
-	ports := e.ports
+	driver, ports := e.driver, e.ports
 	e.mu.Unlock()
-	e.Observe(ports, Tick{})
+	e.Observe(driver, ports, Tick{})
 	e.mu.Lock()
 	e.settle()
 	e.mu.Unlock()

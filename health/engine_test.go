@@ -146,6 +146,30 @@ func TestEngineTellsFaultAfterWritingItAndForgetsItOnlyOnRecovery(t *testing.T) 
 	wantVerdicts(t, "after the hold-down", again.pass(t))
 }
 
+func TestEngineProbesNothingBeforeTheFirstSnapshot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "health.json")
+	b := newBench(t, path)
+	b.SetSnapshot(snapshot(gpuA))
+	b.run(t)
+	b.next(t)
+	b.stop()
+
+	again := newBench(t, path) // knows the GPU from its file, and has no driver yet
+	again.run(t)
+	again.next(t)
+	for range 20 {
+		again.clock.Step(time.Second)
+		again.tick()
+	}
+	if n := len(again.prober.asked); n > 0 {
+		t.Errorf("%d probes were made before the first snapshot", n)
+	}
+	again.SetSnapshot(snapshot(gpuA))
+	if device := <-again.prober.asked; device != gpuA {
+		t.Errorf("%s was probed after it", device)
+	}
+}
+
 func TestEngineEventHasItsGPUProbedAtOnce(t *testing.T) {
 	b := newBench(t, filepath.Join(t.TempDir(), "health.json"))
 	b.SetSnapshot(snapshot(gpuA))

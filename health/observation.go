@@ -8,7 +8,7 @@ import (
 	"github.com/hostler-dev/hostler/topology"
 )
 
-// Observation is one of XIDEvent, MemoryEvent, ProbeResult, Inventory, Ports and Tick.
+// Observation is one of XIDEvent, MemoryEvent, ProbeResult, Inventory, DriverReport, Ports and Tick.
 type Observation interface{ observation() }
 
 // XIDEvent is an error number from the driver's event stream.
@@ -58,10 +58,16 @@ type ProbeResult struct {
 // whether the driver lives.
 type Inventory struct {
 	BootID string
-	Driver topology.DriverState
-	// DriverMessage explains a state other than Ready.
-	DriverMessage string
-	GPUs          []GPUPresence
+	Driver DriverReport
+	GPUs   []GPUPresence
+}
+
+// DriverReport is the accelerator driver's state. It is part of an inventory,
+// and observed alone for as long as no new inventory contradicts it.
+type DriverReport struct {
+	State topology.DriverState
+	// Message explains a state other than Ready.
+	Message string
 }
 
 // GPUPresence is one GPU of an Inventory.
@@ -86,16 +92,17 @@ type Port struct {
 // Machine observations never lift, so their order within an instant is free.
 type Tick struct{}
 
-func (XIDEvent) observation()    {}
-func (MemoryEvent) observation() {}
-func (ProbeResult) observation() {}
-func (Inventory) observation()   {}
-func (Ports) observation()       {}
-func (Tick) observation()        {}
+func (XIDEvent) observation()     {}
+func (MemoryEvent) observation()  {}
+func (ProbeResult) observation()  {}
+func (Inventory) observation()    {}
+func (DriverReport) observation() {}
+func (Ports) observation()        {}
+func (Tick) observation()         {}
 
 // InventoryOf reads an Inventory out of a snapshot.
 func InventoryOf(s *topology.Snapshot) Inventory {
-	inventory := Inventory{BootID: s.BootID, Driver: s.Driver.State, DriverMessage: s.Driver.Message}
+	inventory := Inventory{BootID: s.BootID, Driver: DriverReport{State: s.Driver.State, Message: s.Driver.Message}}
 	for _, gpu := range s.GPUs {
 		inventory.GPUs = append(inventory.GPUs, GPUPresence{Device: gpu.Name, PCI: gpu.Placement.PCI, Lost: gpu.Lost})
 	}
@@ -118,7 +125,8 @@ type Rules struct {
 	// RecoveryHoldDown is how long a device must stay clean before a fault is lifted.
 	RecoveryHoldDown time.Duration
 	// LinkDownDelay is how long a port must stay down before it is a fault. A
-	// netdev that just came home from a pod is down for a moment.
+	// netdev that just came home from a pod is down for a moment. The engine's
+	// default is 30s.
 	LinkDownDelay time.Duration
 	// IgnoredXIDs are counted but never taint.
 	IgnoredXIDs []int32

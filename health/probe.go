@@ -20,10 +20,15 @@ type probeLoop struct {
 	soon chan struct{}
 }
 
-// startProbes starts a loop for each GPU that has none.
+// startProbes starts a loop for each GPU that has none. It waits for the first
+// snapshot: an agent that has just started has not opened the driver yet, and
+// must not take that for a fault.
 func (e *Engine) startProbes(ctx context.Context, loops *sync.WaitGroup) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if !e.seen {
+		return
+	}
 	for _, gpu := range e.state.GPUs {
 		if e.probes[gpu.Device] != nil {
 			continue

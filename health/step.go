@@ -29,6 +29,8 @@ func (r Rules) Step(state State, o Observation, now time.Time) (State, []Reactio
 		seeProbe(&next, o, now)
 	case Inventory:
 		seeInventory(&next, o, now)
+	case DriverReport:
+		seeDriver(&next, o, now)
 	case Ports:
 		for _, port := range o {
 			r.seePort(&next, port, now)
@@ -114,24 +116,24 @@ func seeInventory(s *State, o Inventory, now time.Time) {
 		s.GPUs, s.Links = nil, nil
 	}
 	s.BootID = o.BootID
-	seeDriver(s, o, now)
-	if o.Driver == topology.DriverReady {
+	seeDriver(s, o.Driver, now)
+	if o.Driver.State == topology.DriverReady {
 		seeGPUs(s, o.GPUs, now)
 	}
 }
 
 // seeDriver judges a driver only if it has worked before: a node whose driver
 // was never installed is not broken.
-func seeDriver(s *State, o Inventory, now time.Time) {
+func seeDriver(s *State, o DriverReport, now time.Time) {
 	switch {
-	case o.Driver == topology.DriverReady:
-		s.DriverReadyIn = o.BootID
+	case o.State == topology.DriverReady:
+		s.DriverReadyIn = s.BootID
 		s.clean("", FamilyDriver, now)
-	case o.Driver == topology.DriverFailed && s.DriverReadyIn != "",
-		o.Driver == topology.DriverMissing && s.DriverReadyIn == o.BootID && o.BootID != "":
+	case o.State == topology.DriverFailed && s.DriverReadyIn != "",
+		o.State == topology.DriverMissing && s.DriverReadyIn == s.BootID && s.BootID != "":
 		s.hold(Verdict{
-			Family: FamilyDriver, Severity: Fatal, Reason: strings.ToLower(string(o.Driver)),
-			Message: strings.TrimSuffix("the accelerator driver worked before and does not now: "+o.DriverMessage, ": "),
+			Family: FamilyDriver, Severity: Fatal, Reason: strings.ToLower(string(o.State)),
+			Message: strings.TrimSuffix("the accelerator driver worked before and does not now: "+o.Message, ": "),
 		}, now)
 	}
 }

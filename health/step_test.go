@@ -21,7 +21,7 @@ var (
 )
 
 func inventory(boot string, devices ...string) Inventory {
-	i := Inventory{BootID: boot, Driver: topology.DriverReady}
+	i := Inventory{BootID: boot, Driver: DriverReport{State: topology.DriverReady}}
 	for _, d := range devices {
 		i.GPUs = append(i.GPUs, GPUPresence{Device: d, PCI: "pci of " + d})
 	}
@@ -86,11 +86,11 @@ func TestStep(t *testing.T) {
 			[]at{both, {1, ProbeResult{Device: gpuA, Lost: true}}, {2, ProbeResult{Device: gpuB, Hung: true}}},
 			[]string{" all-gpus Fatal none-usable", gpuA + " gpu-lost Fatal lost", gpuB + " hung NeedsReset no-answer"}},
 		{"a driver that worked and fails is the node's fault",
-			[]at{both, {5, Inventory{BootID: "boot1", Driver: topology.DriverFailed}}}, []string{" driver Fatal failed"}},
+			[]at{both, {5, Inventory{BootID: "boot1", Driver: DriverReport{State: topology.DriverFailed}}}}, []string{" driver Fatal failed"}},
 		{"a driver that is gone within the same boot, too",
-			[]at{both, {5, Inventory{BootID: "boot1", Driver: topology.DriverMissing}}}, []string{" driver Fatal missing"}},
-		{"a node that never had a driver is well", []at{{0, Inventory{BootID: "boot1", Driver: topology.DriverMissing}}}, nil},
-		{"a driver that has never worked is not judged", []at{{0, Inventory{BootID: "boot1", Driver: topology.DriverFailed}}}, nil},
+			[]at{both, {5, Inventory{BootID: "boot1", Driver: DriverReport{State: topology.DriverMissing}}}}, []string{" driver Fatal missing"}},
+		{"a node that never had a driver is well", []at{{0, Inventory{BootID: "boot1", Driver: DriverReport{State: topology.DriverMissing}}}}, nil},
+		{"a driver that has never worked is not judged", []at{{0, Inventory{BootID: "boot1", Driver: DriverReport{State: topology.DriverFailed}}}}, nil},
 		{"memory: a pending row remapping degrades",
 			[]at{both, {1, ProbeResult{Device: gpuA, Action: ActionNone, RemapPending: true}}}, []string{gpuA + " memory Degraded remap-pending"}},
 		{"memory: uncorrectable errors ask for a reset where the driver has no opinion",
@@ -140,7 +140,9 @@ func TestRecovery(t *testing.T) {
 		{"a fault of a GPU that was taken out is forgotten",
 			[]at{both, {1, XIDEvent{gpuA, 79}}, {20, inventory("boot2", gpuB)}, {20, Tick{}}}, nil},
 		{"a driver that is back for the hold-down lifts the node's fault",
-			[]at{both, {5, Inventory{BootID: "boot1", Driver: topology.DriverFailed}}, {6, both.o}, {16, both.o}, {16, Tick{}}}, nil},
+			[]at{both, {5, Inventory{BootID: "boot1", Driver: DriverReport{State: topology.DriverFailed}}}, {6, both.o}, {16, both.o}, {16, Tick{}}}, nil},
+		{"a driver of which no new snapshot says otherwise stays back",
+			[]at{both, {5, Inventory{BootID: "boot1", Driver: DriverReport{State: topology.DriverFailed}}}, {6, both.o}, {16, DriverReport{State: topology.DriverReady}}, {16, Tick{}}}, nil},
 		{"the first GPU that is back lifts the node's fault, not the other GPU's",
 			[]at{both, {1, ProbeResult{Device: gpuA, Lost: true}}, {1, ProbeResult{Device: gpuB, Lost: true}}, {2, well(gpuA)}, {12, well(gpuA)}, {12, Tick{}}},
 			[]string{gpuB + " gpu-lost Fatal lost"}},

@@ -12,6 +12,8 @@ import (
 	"github.com/hostler-dev/hostler/topology/nvml"
 )
 
+var _ GPUSampler = (*nvml.Source)(nil)
+
 func scrape(t *testing.T, handler http.Handler, encoding string) (string, *http.Response) {
 	t.Helper()
 	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)

@@ -127,6 +127,9 @@ func (n *Node) announce(before, after []health.Verdict) {
 			}
 			n.cfg.Events.Event(node, eventType, "AcceleratorFault", fmt.Sprintf("%s: %s: %s", subject(v), v.Severity, v.Message))
 		case health.Cleared:
+			if v.Severity <= health.Info {
+				continue // nothing was wrong with the device
+			}
 			n.cfg.Events.Event(node, corev1.EventTypeNormal, "AcceleratorRecovered",
 				fmt.Sprintf("%s: the fault %s (%s) is over", subject(v), v.Family, v.Reason))
 		}

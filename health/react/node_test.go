@@ -178,6 +178,7 @@ func TestEventsOnceOnRaiseAndOnceOnClear(t *testing.T) {
 	reactor, events, _ := newReactor(fake.NewClientset(testNode()), true)
 	old := verdict(gpuB, health.FamilyXID, health.Fatal, "79")
 	fresh := verdict(gpuA, health.FamilyGPULost, health.Fatal, "lost")
+	note := verdict(gpuB, health.FamilyXID, health.Info, "13")
 	again := fresh
 	again.Count = 5
 	for _, step := range []struct {
@@ -189,6 +190,8 @@ func TestEventsOnceOnRaiseAndOnceOnClear(t *testing.T) {
 		{"a new fault", []health.Verdict{fresh, old}, "Warning AcceleratorFault gpu-0000-17-00-0: Fatal: message of lost"},
 		{"the same fault counted on", []health.Verdict{again, old}, ""},
 		{"the old fault is over", []health.Verdict{again}, "Normal AcceleratorRecovered gpu-0000-2a-00-0: the fault xid (79) is over"},
+		{"an application's fault", []health.Verdict{again, note}, "Normal AcceleratorFault gpu-0000-2a-00-0: Info: message of 13"},
+		{"which is not a thing to recover from", []health.Verdict{again}, ""},
 	} {
 		reactor.SetVerdicts(step.verdicts)
 		var got []string
