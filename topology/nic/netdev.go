@@ -25,6 +25,9 @@ func (r *Reader) netdevs(address string) []string {
 	if len(names) == 0 {
 		names = r.virtioNetdevs(device)
 	}
+	if len(names) < 2 {
+		return names
+	}
 	type netdev struct {
 		name           string
 		representative bool

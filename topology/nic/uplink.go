@@ -139,6 +139,9 @@ func neighbours(n *network, sys sysfs.Root) map[int][]int {
 			// a bridge's internal netdev leaves by is decided by flows.
 			switchPorts = append(switchPorts, link.Index)
 		}
+		if link.Kind == "device" || link.Kind == "veth" {
+			continue // nothing is below hardware, and there may be thousands of it
+		}
 		// Kinds with several links below (hsr, team) name only one by netlink.
 		names, err := sys.Names("class", "net", link.Name)
 		if err != nil {
