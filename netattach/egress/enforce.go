@@ -40,7 +40,11 @@ func Enforce(ctx context.Context, namespace int, rules Ruleset) error {
 	if err != nil {
 		return err
 	}
-	if err := write(namespace, formOf(rules, secret, interfaces)); err != nil {
+	f := formOf(rules, secret, interfaces)
+	if errors.Is(drift, errUncovered) {
+		f = f.netdevOnly()
+	}
+	if err := write(namespace, f); err != nil {
 		return fmt.Errorf("cannot write egress rules to the pod's network namespace: %w; check that the kernel has nf_tables with inet, netdev egress, conntrack and reject support", err)
 	}
 	if err := verify(namespace, rules, interfaces); err != nil {

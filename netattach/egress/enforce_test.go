@@ -376,6 +376,7 @@ func TestNewInterfacesAreCovered(t *testing.T) {
 	pod, outside := podAndOutside(t)
 	rules := compiled(t, v1alpha1.EgressConfig{})
 	enforce(t, pod, rules)
+	before := strings.Split(handles(t, pod), "egress-")[0]
 	nettest.Join(t, pod, "net1", outside, "pod1")
 	if err := Verify(context.Background(), pod.FD, rules); !errors.Is(err, ErrDrift) || !strings.Contains(err.Error(), "egress-net1") {
 		t.Fatalf("want the missing chain of net1, got %v", err)
@@ -383,6 +384,9 @@ func TestNewInterfacesAreCovered(t *testing.T) {
 	enforce(t, pod, rules)
 	if err := Verify(context.Background(), pod.FD, rules); err != nil {
 		t.Fatal(err)
+	}
+	if after := strings.Split(handles(t, pod), "egress-")[0]; before != after {
+		t.Errorf("the rules of the output chain, with their counters, were replaced for a new interface:\n%s\n%s", before, after)
 	}
 }
 

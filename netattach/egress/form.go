@@ -86,6 +86,22 @@ func formOf(rules Ruleset, secret uint32, interfaces []string) form {
 	return f
 }
 
+// netdevOnly is the part that depends on the interfaces.
+func (f form) netdevOnly() form {
+	var part form
+	for _, table := range f.tables {
+		if table.Family == nftables.TableFamilyNetdev {
+			part.tables = append(part.tables, table)
+		}
+	}
+	for _, c := range f.chains {
+		if c.chain.Table.Family == nftables.TableFamilyNetdev {
+			part.chains = append(part.chains, c)
+		}
+	}
+	return part
+}
+
 func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook, priority nftables.ChainPriority, policy nftables.ChainPolicy) *nftables.Chain {
 	return &nftables.Chain{Table: table, Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority, Policy: &policy}
 }

@@ -22,6 +22,9 @@ const unixRoute = unix.NETLINK_ROUTE
 // ErrDrift marks a namespace whose rules are missing or not what they should be.
 var ErrDrift = errors.New("egress rules in the kernel differ")
 
+// errUncovered is ErrDrift of the netdev table alone: an interface was added.
+var errUncovered = errors.New("an interface is not covered")
+
 // Counter is what a rule has matched.
 type Counter struct{ Packets, Bytes uint64 }
 
@@ -97,17 +100,8 @@ func verify(namespace int, rules Ruleset, interfaces []string) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range want.chains {
-		i := slices.IndexFunc(have, func(h *nftables.Chain) bool { return sameChain(h, c.chain) })
-		if i < 0 {
-			return fmt.Errorf("%w: chain %s is missing or hooked differently", ErrDrift, c.chain.Name)
-		}
-		if err := verifyRules(conn, c); err != nil {
-			return err
-		}
-	}
 	// Chains of interfaces that are gone may stay behind in the netdev table.
-	if ours, theirs := inInet(have), len(want.chains)-len(interfaces); ours != theirs {
+	if ours, theirs := len(of(have, nftables.TableFamilyINet)), len(want.chains)-len(interfaces); ours != theirs {
 		return fmt.Errorf("%w: there are %d chains, not %d", ErrDrift, ours, theirs)
 	}
 	for _, s := range want.sets {
@@ -115,7 +109,21 @@ func verify(namespace int, rules Ruleset, interfaces []string) error {
 			return err
 		}
 	}
+	for _, c := range want.chains {
+		if err := verifyChain(conn, have, c); err != nil && c.chain.Table.Family == nftables.TableFamilyNetdev {
+			return fmt.Errorf("%w: %w", errUncovered, err)
+		} else if err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func verifyChain(conn *nftables.Conn, have []*nftables.Chain, want chainForm) error {
+	if !slices.ContainsFunc(have, func(h *nftables.Chain) bool { return sameChain(h, want.chain) }) {
+		return fmt.Errorf("%w: chain %s is missing or hooked differently", ErrDrift, want.chain.Name)
+	}
+	return verifyRules(conn, want)
 }
 
 func verifyRules(conn *nftables.Conn, want chainForm) error {
@@ -213,14 +221,8 @@ func chainsOf(conn *nftables.Conn) ([]*nftables.Chain, error) {
 	return ours, nil
 }
 
-func inInet(chains []*nftables.Chain) int {
-	n := 0
-	for _, chain := range chains {
-		if chain.Table.Family == nftables.TableFamilyINet {
-			n++
-		}
-	}
-	return n
+func of(chains []*nftables.Chain, family nftables.TableFamily) []*nftables.Chain {
+	return slices.DeleteFunc(slices.Clone(chains), func(c *nftables.Chain) bool { return c.Table.Family != family })
 }
 
 func sameChain(have, want *nftables.Chain) bool {

@@ -24,16 +24,24 @@ import (
 	"github.com/hostler-dev/hostler/netattach/internal/nettest"
 )
 
-// buildHook compiles the real hook.
-func buildHook(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "hostler-gate")
-	build := exec.Command("go", "build", "-o", path, "github.com/hostler-dev/hostler/cmd/hostler-gate")
+// hook is the real one, compiled.
+var hook string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "hostler-gate")
+	if err != nil {
+		panic(err)
+	}
+	hook = filepath.Join(dir, "hostler-gate")
+	build := exec.Command("go", "build", "-o", hook, "github.com/hostler-dev/hostler/cmd/hostler-gate")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "cannot build the hook: %v\n%s", err, out)
+		os.Exit(1)
 	}
-	return path
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
 
 type journal map[types.UID]netattach.Intent
@@ -56,7 +64,7 @@ func (j journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Int
 
 // node runs the agent's side for one pod, whose container is a sleeping process.
 type node struct {
-	hook, run      string
+	run            string
 	host, pod      *nettest.Namespace
 	intents        journal
 	attacher       *attach.Attacher
@@ -67,7 +75,7 @@ type node struct {
 }
 
 func newNode(t *testing.T) *node {
-	n := &node{hook: buildHook(t), run: t.TempDir(), host: nettest.New(t), pod: nettest.New(t), intents: journal{}, bundle: t.TempDir(), podUID: "pod-1"}
+	n := &node{run: t.TempDir(), host: nettest.New(t), pod: nettest.New(t), intents: journal{}, bundle: t.TempDir(), podUID: "pod-1"}
 	peer := nettest.New(t)
 	nettest.Join(t, n.host, "rail0", peer, "peer0")
 	nettest.Join(t, n.pod, "eth0", peer, "pod0")
@@ -136,11 +144,11 @@ func (n *node) startContainer(t *testing.T, claim string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hook := exec.Command(n.hook, "--socket", filepath.Join(n.run, "gate.sock"), "--records", filepath.Join(n.run, "attached"), "--claim", claim, "--timeout", "500ms")
-	hook.Stdin = bytes.NewReader(state)
+	call := exec.Command(hook, "--socket", filepath.Join(n.run, "gate.sock"), "--records", filepath.Join(n.run, "attached"), "--claim", claim, "--timeout", "500ms")
+	call.Stdin = bytes.NewReader(state)
 	var stderr bytes.Buffer
-	hook.Stderr = &stderr
-	if err := hook.Run(); err != nil {
+	call.Stderr = &stderr
+	if err := call.Run(); err != nil {
 		return fmt.Errorf("%w: %s", err, stderr.String())
 	}
 	return nil
