@@ -21,14 +21,14 @@ type requirement struct{ program, pkg string }
 func requirements() []requirement {
 	return []requirement{
 		{"etcd", "etcd-server"}, {"runc", "runc"}, {"nft", "nftables"}, {"ip", "iproute2"}, {"busybox", "busybox-static"},
-		{"conntrack", "conntrack"}, {"modprobe", "kmod"}, {"nsenter", "util-linux"}, {"mount", "mount"}, {"gcc", "gcc"}, {"go", "golang-go"},
+		{"conntrack", "conntrack"}, {"modprobe", "kmod"}, {"nsenter", "util-linux"}, {"mount", "mount"}, {"gcc", "build-essential"},
 	}
 }
 
 // ErrNotRoot says that namespaces, mounts and control groups need privilege.
 var ErrNotRoot = errors.New("a test cluster needs root for namespaces, mounts and control groups: run as root (sudo)")
 
-// prepareMachine installs what is missing and returns the names of the packages it added.
+// prepareMachine installs what is missing, or says why it cannot.
 func prepareMachine(ctx context.Context, progress *progress) error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot

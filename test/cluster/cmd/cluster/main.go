@@ -147,6 +147,10 @@ func build() *cobra.Command {
 				return err
 			}
 			dir, err := binaries.Ensure(cmd.Context(), tree, "", func(what string, took time.Duration) {
+				if took == 0 {
+					fmt.Fprintln(cmd.ErrOrStderr(), what)
+					return
+				}
 				fmt.Fprintln(cmd.ErrOrStderr(), what, took.Round(100*time.Millisecond))
 			})
 			if err != nil {
