@@ -6,6 +6,8 @@
 // preparing, measuring, judging - is a function of a Snapshot. A device's name
 // is derived from its PCI address once, here, and is a key into the snapshot
 // from then on: no other package builds or parses one.
+//
+// topology/host shows how an Observer is wired from these readers.
 package topology
 
 import (

@@ -189,16 +189,58 @@ func TestALibraryWithoutNVMLIsTooOld(t *testing.T) {
 	}
 }
 
-func TestAReplacedLibraryAsksForARestart(t *testing.T) {
+func TestALibraryOfAnotherVersionAsksForARestart(t *testing.T) {
 	if !inOwnProcess(t) {
 		return
 	}
 	s := simulate(t, "workstation", machine.RenderOptions{})
 	s.observe(t)
-	other := simulate(t, "workstation", machine.RenderOptions{})
-	_, err := nvml.Open(nvml.Config{DriverRoot: other.rendered.DriverRoot})
+	folder := filepath.Join(s.rendered.DriverRoot, "usr/lib64")
+	installed := filepath.Join(folder, "libnvidia-ml.so."+s.profile.Driver.Version)
+	link := filepath.Join(folder, "libnvidia-ml.so.1")
+	install := func(version string) {
+		content, err := os.ReadFile(installed)
+		must(t, err)
+		must(t, os.Remove(link))
+		must(t, os.WriteFile(filepath.Join(folder, "libnvidia-ml.so."+version+".new"), content, 0o755))
+		must(t, os.Rename(filepath.Join(folder, "libnvidia-ml.so."+version+".new"), filepath.Join(folder, "libnvidia-ml.so."+version)))
+		must(t, os.Symlink("libnvidia-ml.so."+version, link))
+	}
+	install(s.profile.Driver.Version)
+	session, err := nvml.Open(nvml.Config{DriverRoot: s.rendered.DriverRoot})
+	if err != nil {
+		t.Fatalf("the same version, installed anew by a driver container that restarted: %v", err)
+	}
+	must(t, session.Close())
+	install("999.1")
+	_, err = nvml.Open(nvml.Config{DriverRoot: s.rendered.DriverRoot})
 	if !errors.Is(err, nvml.ErrLibraryReplaced) || !strings.Contains(err.Error(), "restart the agent") {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestADriverThatHangsAtStartIsAskedOnce(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	s := simulate(t, "workstation", machine.RenderOptions{})
+	must(t, s.control.Hang("nvmlInit_v2", nvmlsim.AllGPUs))
+	if driver := s.observe(t).Driver; driver.State != topology.DriverFailed || !strings.Contains(driver.Message, "does not answer") {
+		t.Errorf("the driver is %+v", driver)
+	}
+	start := time.Now()
+	s.observe(t)
+	if took := time.Since(start); took > callTimeout/2 {
+		t.Errorf("the hung driver was waited for again: %s", took)
+	}
+	must(t, s.control.ClearAll())
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) { // the stuck call returns in its own time
+		if s.observe(t).Driver.State == topology.DriverReady {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the driver stays %+v", s.observe(t).Driver)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 )
@@ -98,33 +99,46 @@ var pinned struct {
 	library *dl.DynamicLibrary
 	file    os.FileInfo
 	path    string
+	// system is the lane of calls that concern the whole library. It outlives
+	// sessions: while one nvmlInit hangs, no second one is sent after it.
+	system *lane
 }
 
 // pinLibrary maps the library at path, or confirms that it is the one already
-// mapped, and returns a lookup of its symbols.
-func pinLibrary(path string) (has func(symbol string) bool, err error) {
+// mapped, and returns a lookup of its symbols and the lane of its system calls.
+func pinLibrary(path string, timeout time.Duration) (has func(symbol string) bool, system *lane, err error) {
 	pinned.Lock()
 	defer pinned.Unlock()
 	file, err := os.Stat(path)
 	if err != nil {
-		return nil, libraryAbsent(err, path)
+		return nil, nil, libraryAbsent(err, path)
 	}
-	if pinned.library != nil && !os.SameFile(pinned.file, file) {
-		return nil, fmt.Errorf("%w: %s is mapped, the driver now installed has %s; restart the agent to use it", ErrLibraryReplaced, pinned.path, path)
+	if pinned.library != nil && !sameLibrary(path, file) {
+		return nil, nil, fmt.Errorf("%w: %s is mapped, the driver now installed has %s; restart the agent to use it", ErrLibraryReplaced, pinned.path, path)
 	}
 	library := pinned.library
 	if library == nil {
 		library = dl.New(path, dl.RTLD_LAZY|dl.RTLD_GLOBAL|dl.RTLD_NODELETE)
 		if err := library.Open(); err != nil {
-			return nil, fmt.Errorf("load the NVML library %s: %w", path, err)
+			return nil, nil, fmt.Errorf("load the NVML library %s: %w", path, err)
 		}
-		pinned.library, pinned.file, pinned.path = library, file, path
+		pinned.library, pinned.file, pinned.path, pinned.system = library, file, path, newLane("NVML", timeout)
 	}
 	has = func(symbol string) bool { return library.Lookup(symbol) == nil }
 	for _, symbol := range requiredSymbols {
 		if !has(symbol) {
-			return nil, fmt.Errorf("%w: %s lacks the function %s; Hostler needs NVIDIA driver 450 or newer", ErrLibraryTooOld, path, symbol)
+			return nil, nil, fmt.Errorf("%w: %s lacks the function %s; Hostler needs NVIDIA driver 450 or newer", ErrLibraryTooOld, path, symbol)
 		}
 	}
-	return has, nil
+	return has, pinned.system, nil
+}
+
+// sameLibrary: a driver container that restarts installs the same version anew,
+// as another file of the same versioned name and size; the mapping serves it as well.
+func sameLibrary(path string, file os.FileInfo) bool {
+	if os.SameFile(pinned.file, file) {
+		return true
+	}
+	name := filepath.Base(path)
+	return name != libraryName && name == filepath.Base(pinned.path) && file.Size() == pinned.file.Size()
 }

@@ -4,6 +4,7 @@
 package nvml
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -62,11 +63,12 @@ func Open(cfg Config) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	has, err := pinLibrary(path)
+	has, system, err := pinLibrary(path, cmp.Or(cfg.CallTimeout, DefaultCallTimeout))
 	if err != nil {
 		return nil, err
 	}
 	s := newSession(nvml.New(nvml.WithLibraryPath(path)), has, cfg.CallTimeout)
+	s.system = system
 	if err := s.initialise(path); err != nil {
 		return nil, err
 	}
@@ -75,9 +77,7 @@ func Open(cfg Config) (*Session, error) {
 
 // newSession wraps any implementation of NVML; tests pass go-nvml's mock.
 func newSession(api nvml.Interface, has func(string) bool, timeout time.Duration) *Session {
-	if timeout == 0 {
-		timeout = DefaultCallTimeout
-	}
+	timeout = cmp.Or(timeout, DefaultCallTimeout)
 	return &Session{
 		api: api, has: has, timeout: timeout, system: newLane("NVML", timeout),
 		slots: map[int]*lane{}, gpus: map[string]*device{},
