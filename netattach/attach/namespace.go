@@ -1,0 +1,70 @@
+package attach
+
+// Network namespaces as files: opened by the runtime's path or passed by the
+// gate's hook, told apart by their inode.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespace is a network namespace held open.
+type namespace struct {
+	descriptor int
+	inode      uint64
+	file       *os.File
+}
+
+var errNoNamespace = errors.New("not a network namespace")
+
+// nsfs is the file system of namespaces (NSFS_MAGIC in linux/magic.h).
+const nsfs = 0x6e736673
+
+func openNamespace(path string) (namespace, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return namespace{}, fmt.Errorf("cannot open the network namespace: %w", err)
+	}
+	n, err := namespaceOf(int(file.Fd()))
+	if err != nil {
+		return namespace{}, fmt.Errorf("%s: %w", path, errors.Join(err, file.Close()))
+	}
+	n.file = file
+	return n, nil
+}
+
+// namespaceOf does not take the descriptor over.
+func namespaceOf(descriptor int) (namespace, error) {
+	var system unix.Statfs_t
+	if err := unix.Fstatfs(descriptor, &system); err != nil {
+		return namespace{}, fmt.Errorf("cannot look at the network namespace: %w", err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(descriptor, &stat); err != nil {
+		return namespace{}, fmt.Errorf("cannot look at the network namespace: %w", err)
+	}
+	// A path whose bind mount is gone is a plain file.
+	if system.Type != nsfs {
+		return namespace{}, errNoNamespace
+	}
+	return namespace{descriptor: descriptor, inode: stat.Ino}, nil
+}
+
+func (n namespace) Close() error {
+	if n.file == nil {
+		return nil
+	}
+	return n.file.Close()
+}
+
+// path is one that a child process can open: the runtime's if the agent sees
+// it, else the descriptor that this process holds.
+func (n namespace) path(runtime string) string {
+	if n.file != nil {
+		return runtime
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.descriptor)
+}
