@@ -58,37 +58,12 @@ type Runner struct {
 	unprepared map[types.UID]tombstone
 }
 
-// tombstone marks a claim that was unprepared.
-type tombstone struct {
-	arrival uint64
-	at      time.Time
-}
-
-// stragglerLimit is how long tombstones are kept: a prepare call does not live
-// longer than the kubelet's own limit of 45 seconds by that much.
-const stragglerLimit = 10 * time.Minute
-
-// ErrStraggler says that a prepare came too late.
-var ErrStraggler = errors.New("the claim was unprepared after this call had been made")
-
 // NewRunner returns a Runner.
 func NewRunner(cfg RunnerConfig) *Runner {
 	if cfg.StepTimeout == 0 {
 		cfg.StepTimeout = 2 * time.Minute
 	}
 	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}, unprepared: map[types.UID]tombstone{}}
-}
-
-// Arrival numbers a call. It is taken when the call comes in, before the claim
-// is read from the API server, which may take a while.
-type Arrival uint64
-
-// Arrive numbers a call that has just come in.
-func (r *Runner) Arrive() Arrival {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.arrivals++
-	return Arrival(r.arrivals)
 }
 
 // Prepare makes the claim ready for containers and returns its entry.
@@ -229,57 +204,4 @@ func (e *Entry) answers(claim *resourceapi.ResourceClaim) bool {
 		want = append(want, result{w.Request, w.Pool, w.Device, share(w.ShareID)})
 	}
 	return slices.Equal(have, want)
-}
-
-// operate runs work for a claim once the operations before it are over. It
-// returns when the work is done or ctx is: in that case the work goes on.
-func (r *Runner) operate(ctx context.Context, claim types.UID, work func(context.Context) error) error {
-	done := make(chan struct{})
-	r.mu.Lock()
-	previous := r.operations[claim]
-	r.operations[claim] = done
-	r.mu.Unlock()
-
-	result := make(chan error, 1)
-	go func() {
-		if previous != nil {
-			<-previous
-		}
-		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.StepTimeout)
-		defer cancel()
-		err := work(detached)
-		r.mu.Lock()
-		if r.operations[claim] == done {
-			delete(r.operations, claim)
-		}
-		r.mu.Unlock()
-		close(done)
-		result <- err
-	}()
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("claim %s: the call ended before the work did, which goes on; the next call waits for it: %w", claim, context.Cause(ctx))
-	}
-}
-
-func (r *Runner) bury(claim types.UID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	for uid, stone := range r.unprepared {
-		if now.Sub(stone.at) > stragglerLimit {
-			delete(r.unprepared, uid)
-		}
-	}
-	r.arrivals++
-	r.unprepared[claim] = tombstone{arrival: r.arrivals, at: now}
-}
-
-func (r *Runner) straggles(claim types.UID, arrival Arrival) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	stone, buried := r.unprepared[claim]
-	return buried && uint64(arrival) < stone.arrival
 }
