@@ -145,24 +145,19 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 	}); err != nil {
 		return nil, err
 	}
-	if err := a.newHealth(ctx, client); err != nil {
-		return nil, err
-	}
 	a.exporter = metrics.NewExporter(ctx, metrics.ExporterConfig{
 		GPUs: a.gpus, Ledger: ledger{claim.NewLedger(journal)}, Recorder: recorder, Sys: cfg.Paths.Sys,
 		PodResources: cfg.Paths.KubeletPodResources, Interval: cfg.Metrics.Interval.Duration,
 	})
+	if err := a.newHealth(ctx, client, recorder); err != nil {
+		return nil, err
+	}
 	a.server, err = metrics.Listen(metrics.ServerConfig{Address: cfg.Metrics.Address, Page: a.exporter, Live: a.live(), Ready: a.ready()})
 	return a, err
 }
 
-func (a *agent) newHealth(ctx context.Context, client kubernetes.Interface) error {
-	a.events = source.NewNVML(source.NVMLConfig{Session: func() source.Session {
-		if session := a.gpus.Session(); session != nil {
-			return session
-		}
-		return nil
-	}})
+func (a *agent) newHealth(ctx context.Context, client kubernetes.Interface, recorder *metrics.Recorder) error {
+	a.events = source.NewNVML(source.NVMLConfig{Session: func() source.Session { return a.gpus }, OnXID: recorder.ObserveXID})
 	a.reactor = react.NewNode(react.NodeConfig{
 		Client: client, NodeName: a.cfg.NodeName, Events: react.NewRecorder(ctx, client, a.cfg.NodeName), Taint: *a.cfg.Health.NodeTaint,
 	})
@@ -173,8 +168,13 @@ func (a *agent) newHealth(ctx context.Context, client kubernetes.Interface) erro
 		PollInterval: a.cfg.Health.PollInterval.Duration,
 		OnVerdicts:   a.spread,
 	})
+	if err != nil {
+		return err
+	}
 	a.engine = engine
-	return err
+	// The restored verdicts are known everywhere before the first publish.
+	a.spread(engine.Verdicts())
+	return nil
 }
 
 // spread hands the standing verdicts to everyone who acts on them.
@@ -204,7 +204,7 @@ func (a *agent) follow(ctx context.Context) error {
 			if !lacksNodeAddresses(snapshot) {
 				a.driver.SetSnapshot(snapshot)
 			}
-			a.spread(a.engine.Verdicts())
+			a.engine.Tell() // in order with the engine's own changes
 		}
 	}
 }

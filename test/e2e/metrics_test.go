@@ -1,0 +1,123 @@
+package e2e
+
+// Metrics: a real Prometheus, Debian's, finds the DaemonSet's pods through the
+// API server as it would in production, and a query gives utilization by pod.
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// utilizationByPod is the query that docs/metrics.md gives to users.
+const utilizationByPod = `hw_gpu_utilization_ratio * on (device, node) group_left (pod, namespace) hostler_claim_info`
+
+func TestPrometheusKnowsUtilizationByPod(t *testing.T) {
+	binary, err := exec.LookPath("prometheus")
+	if err != nil {
+		t.Fatal("prometheus is not installed: test/deps.sh installs it from Debian")
+	}
+	s := newScenario(t)
+	s.apply(template("one-gpu", requests(request("gpu", oneGPU))), pod("trainer", "one-gpu", ""))
+	s.awaitReady("trainer")
+	gpu := machineGPU(t, s.claimOf("trainer").Status.Allocation.Devices.Results[0].Device)
+	must(t, nvml().SetUtilization(gpu.Index, 73))
+	t.Cleanup(func() { must(t, nvml().SetUtilization(gpu.Index, 0)) })
+
+	server := startPrometheus(t, binary)
+	s.eventually("Prometheus says 0.73 for the pod", func() error {
+		result, err := query(server, utilizationByPod)
+		if err != nil {
+			return err
+		}
+		for _, sample := range result {
+			if sample.Metric["pod"] == "trainer" && sample.Metric["namespace"] == s.namespace && fmt.Sprint(sample.Value[1]) == "0.73" {
+				return nil
+			}
+		}
+		return fmt.Errorf("the query returned %v", result)
+	})
+	idle, err := query(server, "count(hw_gpu_utilization_ratio)")
+	must(t, err)
+	if len(idle) != 1 || fmt.Sprint(idle[0].Value[1]) != "8" {
+		t.Errorf("utilization is known of %v GPUs, want all 8, idle ones included", idle)
+	}
+}
+
+type sample struct {
+	Metric map[string]string `json:"metric"`
+	Value  [2]any            `json:"value"`
+}
+
+func query(server, expression string) ([]sample, error) {
+	response, err := http.Get(server + "/api/v1/query?query=" + url.QueryEscape(expression))
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Status, Error string
+		Data          struct{ Result []sample }
+	}
+	if err := json.Unmarshal(body, &answer); err != nil || answer.Status != "success" {
+		return nil, fmt.Errorf("query %q: %w: %s", expression, err, body)
+	}
+	return answer.Data.Result, nil
+}
+
+// startPrometheus runs a server that discovers annotated pods, and returns its URL.
+func startPrometheus(t *testing.T, binary string) string {
+	t.Helper()
+	dir := t.TempDir()
+	// The job maps the discovered node name to the label that the metrics' own `node` would clash with.
+	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(fmt.Sprintf(`global: {scrape_interval: 1s}
+scrape_configs:
+- job_name: hostler
+  honor_labels: true
+  kubernetes_sd_configs: [{role: pod, kubeconfig_file: %s, namespaces: {names: [%s]}}]
+  relabel_configs:
+  - {source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: "true", action: keep}
+  - {source_labels: [__meta_kubernetes_pod_node_name], target_label: node}
+`, testbed.Kubeconfig(), agentNamespace)), 0o600))
+	const address = "127.0.0.1:19090"
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, binary, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = &log, &log
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait() // killed by the line above; its exit status says so
+		if t.Failed() {
+			t.Logf("prometheus:\n%s", log.String())
+		}
+	})
+	server := "http://" + address
+	deadline := time.Now().Add(patience)
+	for {
+		response, err := http.Get(server + "/-/ready")
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return server
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("prometheus is not ready: %v", err)
+		}
+		time.Sleep(200 * time.Millisecond) // polling pace
+	}
+}

@@ -1,0 +1,196 @@
+package e2e
+
+// A scenario is a namespace with what a test put into it. Its methods speak
+// kubectl, so that a failing step can be repeated by hand from the test's log.
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	resourceapi "k8s.io/api/resource/v1"
+)
+
+type scenario struct {
+	*testing.T
+	ctx       context.Context
+	namespace string
+}
+
+// newScenario makes the namespace and, at the end, removes it and checks that
+// the node is as it was.
+func newScenario(t *testing.T) *scenario {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	s := &scenario{T: t, ctx: ctx, namespace: strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test"))}
+	before := nodeLinks(t)
+	s.kubectl("create", "namespace", s.namespace)
+	t.Cleanup(func() {
+		defer cancel()
+		if t.Failed() {
+			s.explain()
+		}
+		s.kubectl("delete", "namespace", s.namespace, "--wait=true", "--timeout=120s")
+		s.eventually("the node holds nothing of the scenario", func() error { return leftovers(before) })
+	})
+	return s
+}
+
+// kubectl runs in the scenario's namespace and fails the test on error.
+func (s *scenario) kubectl(args ...string) string {
+	s.Helper()
+	out, err := s.try(args...)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return out
+}
+
+func (s *scenario) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Minute)
+	defer cancel()
+	return command(ctx, "", "kubectl", append([]string{"-n", s.namespace}, args...)...)
+}
+
+func (s *scenario) apply(manifests ...string) {
+	s.Helper()
+	if _, err := command(s.ctx, strings.Join(manifests, "\n---\n"), "kubectl", "-n", s.namespace, "apply", "-f", "-"); err != nil {
+		s.Fatalf("%v\n%s", err, strings.Join(manifests, "\n---\n"))
+	}
+}
+
+func (s *scenario) awaitReady(pods ...string) {
+	s.Helper()
+	for _, pod := range pods {
+		s.kubectl("wait", "--for=condition=Ready", "pod/"+pod, "--timeout="+patience.String())
+	}
+}
+
+// sh runs a shell command in the pod's first container.
+func (s *scenario) sh(pod, script string) string {
+	s.Helper()
+	out, err := s.trySh(pod, script)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+func (s *scenario) trySh(pod, script string) (string, error) {
+	return s.try("exec", pod, "--", "sh", "-c", script+" 2>&1")
+}
+
+// claimOf returns the claim that the pod's template made.
+func (s *scenario) claimOf(pod string) resourceapi.ResourceClaim {
+	s.Helper()
+	name := s.kubectl("get", "pod", pod, "-o", "jsonpath={.status.resourceClaimStatuses[0].resourceClaimName}")
+	var claim resourceapi.ResourceClaim
+	s.getJSON(&claim, "resourceclaim", name)
+	return claim
+}
+
+func (s *scenario) getJSON(into any, args ...string) {
+	s.Helper()
+	out := s.kubectl(append([]string{"get", "-o", "json"}, args...)...)
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		s.Fatalf("kubectl get %v: %v", args, err)
+	}
+}
+
+// device finds a published device by name.
+func (s *scenario) device(name string) resourceapi.Device {
+	s.Helper()
+	for _, d := range s.devices() {
+		if d.Name == name {
+			return d
+		}
+	}
+	s.Fatalf("no slice holds device %s", name)
+	return resourceapi.Device{}
+}
+
+func (s *scenario) devices() []resourceapi.Device {
+	s.Helper()
+	var list resourceapi.ResourceSliceList
+	s.getJSON(&list, "resourceslices")
+	var devices []resourceapi.Device
+	for _, slice := range list.Items {
+		if slice.Spec.Driver == "hostler.dev" {
+			devices = append(devices, slice.Spec.Devices...)
+		}
+	}
+	return devices
+}
+
+// eventually repeats check until it returns nil.
+func (s *scenario) eventually(what string, check func() error) {
+	s.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("waited %s for: %s: %v", patience, what, err)
+		}
+		time.Sleep(200 * time.Millisecond) // polling pace, not a synchronisation
+	}
+}
+
+// events returns the messages of the object's events, joined.
+func (s *scenario) events(object string) string {
+	s.Helper()
+	return s.kubectl("get", "events", "--field-selector", "involvedObject.name="+object, "-o", `jsonpath={range .items[*]}{.reason}: {.message}{"\n"}{end}`)
+}
+
+// explain prints what a human would ask for first.
+func (s *scenario) explain() {
+	for _, args := range [][]string{
+		{"get", "pods,resourceclaims", "-o", "wide"},
+		{"get", "events", "--sort-by=.lastTimestamp"},
+		{"-n", agentNamespace, "logs", "ds/hostler", "--tail=60"},
+	} {
+		out, err := s.try(args...)
+		s.Logf("kubectl %s\n%s%v", strings.Join(args, " "), out, err)
+	}
+}
+
+// leftovers names the first thing on the node that should be gone.
+func leftovers(linksBefore map[string]string) error {
+	specs, err := filepath.Glob(filepath.Join(node.CDI, "*hostler*"))
+	if err != nil {
+		return err
+	}
+	if len(specs) > 0 {
+		return fmt.Errorf("CDI specs are left: %v", specs)
+	}
+	records, err := filepath.Glob(filepath.Join(node.Root, "run/hostler/attached/*.json"))
+	if err != nil {
+		return err
+	}
+	if len(records) > 0 {
+		return fmt.Errorf("attachment records are left: %v", records)
+	}
+	entries, err := journalEntries()
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("journal entries are left: %v", entries)
+	}
+	links, err := linksOf(node.NetNS)
+	if err != nil {
+		return err
+	}
+	for name, mac := range linksBefore {
+		if links[name] != mac {
+			return fmt.Errorf("netdev %s (%s) is not home; the node has %v", name, mac, links)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package e2e
+
+// One cluster serves all scenarios: it is started once, the image is loaded and
+// the chart installed with Helm as a user would.
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hostler-dev/hostler/test/cluster"
+	"github.com/hostler-dev/hostler/test/nvmlsim"
+)
+
+const (
+	clusterName    = "e2e"
+	machineName    = "dgx-h100"
+	agentNamespace = cluster.AgentNamespace
+	nodeName       = "node1"
+	// patience is how long a scenario waits for what should take a second or two.
+	patience = 90 * time.Second
+)
+
+var (
+	// testbed is the cluster of this run, node its worker.
+	testbed *cluster.Cluster
+	node    cluster.Node
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("HOSTLER_E2E") == "" {
+		fmt.Println("skipping the scenarios in the real cluster: run them with `make test-e2e`")
+		os.Exit(0)
+	}
+	code, err := runSuite(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runSuite(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	started := time.Now()
+	if testbed, err = cluster.Start(ctx, cluster.Options{
+		Name:     clusterName,
+		Nodes:    []cluster.NodeOptions{{Name: nodeName, Machine: machineName}},
+		Progress: os.Stdout,
+	}); err != nil {
+		return 1, err
+	}
+	if os.Getenv("HOSTLER_E2E_KEEP") == "" {
+		defer func() {
+			stopCtx, stop := context.WithTimeout(context.Background(), time.Minute)
+			defer stop()
+			if stopErr := testbed.Stop(stopCtx); stopErr != nil {
+				code, err = 1, fmt.Errorf("taking the cluster down: %w", stopErr)
+			}
+		}()
+	}
+	if node, err = testbed.Node(nodeName); err != nil {
+		return 1, err
+	}
+	if err := install(ctx); err != nil {
+		return 1, err
+	}
+	fmt.Printf("cluster with agent ready after %.0f s\n", time.Since(started).Seconds())
+	code = m.Run()
+	if races := agentRaces(ctx); races != "" {
+		return 1, fmt.Errorf("the race detector spoke up in the agent:\n%s", races)
+	}
+	return code, nil
+}
+
+// install loads the image that HOSTLER_IMAGE names and installs the chart.
+func install(ctx context.Context) error {
+	image := os.Getenv("HOSTLER_IMAGE")
+	if image == "" {
+		image = filepath.Join(repository(), "bin", "hostler-image.tar")
+	}
+	return testbed.Deploy(ctx, cluster.DeployOptions{Image: image, Values: []string{
+		// A recovery that is waited for in seconds, and the log of each claim.
+		"config.health.recoveryHoldDown=2s", "config.logging.verbosity=2",
+	}})
+}
+
+func repository() string {
+	dir, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
+
+// command runs one of the cluster's tools (kubectl, helm, ctr) with its environment.
+func command(ctx context.Context, stdin string, name string, args ...string) (string, error) {
+	cmd := testbed.Command(ctx, name, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// nvml is where faults are injected into the node's GPUs.
+func nvml() nvmlsim.Control {
+	return nvmlsim.Control{Dir: filepath.Join(node.MachineRoot, "driver", "nvmlsim")}
+}
+
+// agentRaces returns reports of the race detector in the agents' logs, those of
+// killed ones included.
+func agentRaces(ctx context.Context) string {
+	var found []string
+	for _, previous := range []string{"false", "true"} {
+		out, err := command(ctx, "", "kubectl", "-n", agentNamespace, "logs", "ds/hostler", "--previous="+previous, "--tail=-1")
+		if err == nil && strings.Contains(out, "WARNING: DATA RACE") {
+			found = append(found, out)
+		}
+	}
+	return strings.Join(found, "\n")
+}
