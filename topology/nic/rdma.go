@@ -106,7 +106,8 @@ func (x *rdmaIndex) portNetdevs(device string) []string {
 func (x *rdmaIndex) forFunction(pci string, netdevs []string) *topology.RDMADevice {
 	names := x.source.ofFunction(pci)
 	for _, netdev := range netdevs {
-		if device := x.byNetdev[netdev]; device != "" {
+		// A software device on top of hardware that has its own does not count.
+		if device := x.byNetdev[netdev]; device != "" && len(names) == 0 {
 			names = append(names, device)
 		}
 	}

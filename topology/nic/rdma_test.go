@@ -41,11 +41,12 @@ func TestRDMADevices(t *testing.T) {
 		"class/infiniband_mad/umad2/ibdev":                                     "mlx5_2\n",
 		"class/infiniband_mad/abi_version":                                     "5\n",
 		"devices/virtual/infiniband/rxe0/ports/1/gid_attrs/ndevs/0":            "p1\n",
+		"devices/virtual/infiniband/rxe9/parent":                               "p0\n", // soft RoCE on top of mlx5_2 changes nothing
 		"devices/virtual/infiniband/rxe0/ports/1/state":                        "1: DOWN\n",
 	})
 	for device, target := range map[string]string{
 		"mlx5_2": "../../devices/pci0000:00/0000:10:00.0/infiniband/mlx5_2", "mlx5_10": "../../devices/pci0000:00/0000:10:00.0/infiniband/mlx5_10",
-		"rxe0": "../../devices/virtual/infiniband/rxe0",
+		"rxe0": "../../devices/virtual/infiniband/rxe0", "rxe9": "../../devices/virtual/infiniband/rxe9",
 	} {
 		if err := os.MkdirAll(filepath.Join(root, "class/infiniband"), 0o755); err != nil {
 			t.Fatal(err)
