@@ -3,10 +3,13 @@ package driver
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
@@ -14,6 +17,7 @@ import (
 	drahealthv1 "k8s.io/kubelet/pkg/apis/dra-health/v1"
 	drapbv1 "k8s.io/kubelet/pkg/apis/dra/v1"
 	drapbv1beta1 "k8s.io/kubelet/pkg/apis/dra/v1beta1"
+	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/publish"
@@ -199,5 +203,37 @@ func TestNewRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
+	}
+}
+
+func TestRegistered(t *testing.T) {
+	s := start(t)
+	if err := s.Registered(); err == nil || !strings.Contains(err.Error(), s.paths.KubeletRegistry) {
+		t.Errorf("before the kubelet came: %v; want its directory named", err)
+	}
+	conn, err := grpc.NewClient("unix://"+filepath.Join(s.paths.KubeletRegistry, Name+"-reg.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	kubelet := registerapi.NewRegistrationClient(conn)
+	info, err := kubelet.GetInfo(t.Context(), &registerapi.InfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(info.SupportedVersions, " "); !strings.Contains(got, "v1.DRAPlugin v1beta1.DRAPlugin") || !strings.Contains(got, "v1.DRAResourceHealth") {
+		t.Errorf("the kubelet is offered %q", got)
+	}
+	if _, err := kubelet.NotifyRegistrationStatus(t.Context(), &registerapi.RegistrationStatus{Error: "too old"}); err == nil {
+		t.Error("a refusal was taken for an acceptance")
+	}
+	if err := s.Registered(); err == nil || !strings.Contains(err.Error(), "too old") {
+		t.Errorf("after the kubelet refused: %v", err)
+	}
+	if _, err := kubelet.NotifyRegistrationStatus(t.Context(), &registerapi.RegistrationStatus{PluginRegistered: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Registered(); err != nil {
+		t.Errorf("after the kubelet accepted: %v", err)
 	}
 }
