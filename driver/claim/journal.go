@@ -1,7 +1,7 @@
-// Journal keeps the entries on disk. A change is durable when Update returns.
+// Journal keeps the entries on disk. A change is durable when Put or Delete returns.
 //
 // All changes that arrive while one is being written go into the next write
-// together (group commit), so that eight claims prepared at once cost two
+// together (group commit), so that eight claims prepared at once cost one or two
 // writes and not eight. The file is replaced as a whole: written beside,
 // synced, renamed, and the directory synced.
 
