@@ -53,9 +53,11 @@ type DeviceIntent struct {
 	PodName string `json:"podName"`
 	// HostMAC finds the netdev again when its name got lost.
 	HostMAC string `json:"hostMAC"`
-	// HostMTU, HostUp and HostAddresses are the state that is restored when it comes home.
-	HostMTU       int            `json:"hostMTU"`
-	HostUp        bool           `json:"hostUp"`
+	// HostMTU, HostUp (administratively) and HostAddresses are the state that is
+	// restored when it comes home. They are read when the netdev is moved in, not
+	// when the claim is prepared: it may still be on its way home from another pod then.
+	HostMTU       int            `json:"hostMTU,omitempty"`
+	HostUp        bool           `json:"hostUp,omitempty"`
 	HostAddresses []netip.Prefix `json:"hostAddresses,omitempty"`
 	// MTU in the pod, 0 to leave it.
 	MTU       int            `json:"mtu,omitempty"`

@@ -149,7 +149,6 @@ func networkIntent(device *Device, nic *topology.NIC, config *v1alpha1.NICConfig
 	intent := &netattach.DeviceIntent{
 		Request: device.Request, Pool: device.Pool, Device: device.Name, PCI: nic.Placement.PCI,
 		HostName: nic.Link.Name, PodName: nic.Link.Name, HostMAC: nic.Link.MAC,
-		HostMTU: nic.Link.MTU, HostUp: nic.Link.Up, HostAddresses: nic.Link.Addresses,
 	}
 	if config.InterfaceName != "" {
 		intent.PodName = config.InterfaceName

@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,6 +151,9 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 	if scoped {
 		hash = rules.Hash()
 	}
+	if intents, err = a.remember(sandbox.Pod.UID, intents); err != nil {
+		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+	}
 	for _, intent := range intents {
 		if err := a.records.write(newRecord(sandbox, namespace, intent, hash, StateAttaching)); err != nil {
 			return err
@@ -166,6 +170,29 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 	}
 	klog.FromContext(ctx).V(2).Info("Attached pod", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name), "claims", len(intents), "scoped", scoped, "took", a.cfg.Now().Sub(started))
 	return nil
+}
+
+// remember fills in the state that the devices have on the host, before
+// anything is changed. An attachment that was cut short has it in its record.
+func (a *Attacher) remember(pod types.UID, intents []netattach.Intent) ([]netattach.Intent, error) {
+	filled := slices.Clone(intents)
+	for i := range filled {
+		record, begun, err := a.records.read(filled[i].ClaimUID, pod)
+		if err != nil {
+			return nil, err
+		}
+		if begun && len(record.Intent.Devices) == len(filled[i].Devices) {
+			filled[i].Devices = record.Intent.Devices
+			continue
+		}
+		filled[i].Devices = slices.Clone(filled[i].Devices)
+		for j, device := range filled[i].Devices {
+			if filled[i].Devices[j], err = a.host.Remember(device); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return filled, nil
 }
 
 // leaveOldSandbox brings devices home from a sandbox that this one replaces and

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
@@ -80,7 +82,7 @@ func (n *node) restart(t *testing.T) {
 func (n *node) device(t *testing.T, host, pod, address string) netattach.DeviceIntent {
 	attrs := n.host.Link(t, host).Attrs()
 	return netattach.DeviceIntent{Device: "nic-" + host, HostName: host, PodName: pod, HostMAC: attrs.HardwareAddr.String(),
-		HostMTU: attrs.MTU, HostUp: true, Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}
+		Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}
 }
 
 func (n *node) claim(uid types.UID, scope *v1alpha1.EgressConfig, devices ...netattach.DeviceIntent) {
@@ -123,6 +125,31 @@ func (n *node) dial(t *testing.T, address string) error {
 		}
 	})
 	return err
+}
+
+// A claim may be prepared while its NIC is on its way home from another pod. What
+// is restored is therefore the state at the move, not that at the prepare.
+func TestDeviceComesHomeAsItWasWhenItLeft(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.host.Up(t, "rail0", "192.0.2.7/24")
+	if err := n.host.Handle.LinkSetMTU(n.host.Link(t, "rail0"), 1400); err != nil {
+		t.Fatal(err)
+	}
+	n.attach(t)
+	n.restart(t) // killed; the next agent knows only the record
+	n.attach(t)
+	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+		t.Fatal(err)
+	}
+	home := n.host.Link(t, "rail0")
+	addresses, err := n.host.Handle.AddrList(home, netlink.FAMILY_V4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if attrs := home.Attrs(); attrs.MTU != 1400 || attrs.RawFlags&unix.IFF_UP == 0 || len(addresses) != 1 || addresses[0].IPNet.String() != "192.0.2.7/24" {
+		t.Errorf("home with MTU %d, flags %v, addresses %v; want 1400, up, 192.0.2.7/24", attrs.MTU, attrs.Flags, addresses)
+	}
 }
 
 func TestAttachMovesLocksAndRecords(t *testing.T) {

@@ -62,6 +62,28 @@ func (h *Host) Close() error {
 	return nil
 }
 
+// Remember returns the device with its state on the host as it is now, which is
+// what Home will restore. A device that is not on the host is returned as it was given.
+func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, error) {
+	here, err := open(h.namespace)
+	if err != nil {
+		return device, err
+	}
+	defer here.Close()
+	link, err := here.find(device)
+	if errors.Is(err, ErrNotFound) {
+		return device, nil
+	}
+	if err != nil {
+		return device, err
+	}
+	if device.HostAddresses, err = here.addresses(link); err != nil {
+		return device, fmt.Errorf("cannot read the addresses of %s (%s): %w", device.HostName, device.Device, err)
+	}
+	device.HostMTU, device.HostUp = link.Attrs().MTU, link.Attrs().RawFlags&unix.IFF_UP != 0
+	return device, nil
+}
+
 // Into moves the device into the pod's namespace and leaves it down, named and
 // addressed. Where it fails it brings the device home again. A device that is
 // in the pod already is only configured.

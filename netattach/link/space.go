@@ -92,6 +92,24 @@ func (s *space) transfer(link netlink.Link, target int, name string, mtu int) er
 	return nil
 }
 
+// addresses lists what was assigned; link-local addresses the kernel makes anew.
+func (s *space) addresses(link netlink.Link) ([]netip.Prefix, error) {
+	list, err := s.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
+	}
+	var prefixes []netip.Prefix
+	for _, a := range list {
+		address, ok := netip.AddrFromSlice(a.IP)
+		if !ok || address.Unmap().IsLinkLocalUnicast() {
+			continue
+		}
+		bits, _ := a.Mask.Size()
+		prefixes = append(prefixes, netip.PrefixFrom(address.Unmap(), bits))
+	}
+	return prefixes, nil
+}
+
 // addAddress skips duplicate address detection: the address was assigned, and
 // detection would keep it unusable for a second after the pod has started.
 func (s *space) addAddress(link netlink.Link, prefix netip.Prefix) error {
