@@ -48,6 +48,49 @@ func configsFor(claim *resourceapi.ResourceClaim, result *resourceapi.DeviceRequ
 	return append(class, own...), nil
 }
 
+// checkUse refuses a config of the claim that none of its devices can use: a
+// NICConfig in a claim that got only GPUs. The list of requests that a config is
+// for cannot tell, because the scheduler leaves it out of the allocation where
+// the config applies to all of them.
+func checkUse(node string, allocation *resourceapi.AllocationResult, results []*resourceapi.DeviceRequestAllocationResult) error {
+	for _, config := range allocation.Devices.Config {
+		if config.Source == resourceapi.AllocationConfigSourceClass || config.Opaque == nil || config.Opaque.Driver != publish.DriverName {
+			continue
+		}
+		object, err := v1alpha1.Decode(config.Opaque.Parameters.Raw)
+		if err != nil {
+			return fmt.Errorf("the config of %s: %w", sourceOf(config.Source), err)
+		}
+		used, missed := false, ""
+		for _, result := range results {
+			if len(resourceclaim.ConfigForResult([]resourceapi.DeviceAllocationConfiguration{config}, *result)) == 0 {
+				continue
+			}
+			if used = used || fitsPool(object, node, result.Pool); !used {
+				missed = result.Device
+			}
+		}
+		if !used && missed != "" {
+			return fmt.Errorf("the claim has a %s, but no device of that kind: it got %s; use the kind of config that the device class documents", kindOf(object), missed)
+		}
+	}
+	return nil
+}
+
+func fitsPool(object runtime.Object, node, pool string) bool {
+	switch object.(type) {
+	case *v1alpha1.GPUConfig:
+		return pool == publish.GPUPool(node)
+	case *v1alpha1.NICConfig:
+		return pool == publish.NICPool(node)
+	case *v1alpha1.EgressConfig:
+		return pool == publish.EgressPool(node)
+	}
+	return false
+}
+
+func kindOf(object runtime.Object) string { return object.GetObjectKind().GroupVersionKind().Kind }
+
 func sourceOf(source resourceapi.AllocationConfigSource) string {
 	if source == resourceapi.AllocationConfigSourceClass {
 		return "its DeviceClass"

@@ -43,7 +43,11 @@ func Plan(in PlanInput) (*Entry, error) {
 		ClaimUID: claim.UID, ClaimNamespace: claim.Namespace, ClaimName: claim.Name,
 		BootID: in.Snapshot.BootID, Pods: podsOf(claim),
 	}
-	for _, result := range ownResults(claim) {
+	results := ownResults(claim)
+	if err := checkUse(in.NodeName, claim.Status.Allocation, results); err != nil {
+		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	for _, result := range results {
 		if err := planResult(in, entry, result); err != nil {
 			return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 		}

@@ -51,7 +51,8 @@ func TestPlanRefuses(t *testing.T) {
 		{"an unknown field", with(allocated("c", onNIC(eth2)), claim, `NICConfig {"mttu": 1500}`), `mttu`},
 		{"an invalid value", with(allocated("c", onNIC(eth2)), claim, `NICConfig {"mtu": 1}`), `mtu`},
 		{"an unknown field in the class", with(allocated("c", onGPU(gpuA)), class, `GPUConfig {"speed": "fast"}`), "its DeviceClass"},
-		{"a config for the wrong kind of device", with(allocated("c", onGPU(gpuA)), claim, `NICConfig {"mtu": 1500}`, "r0"), `request "r0" got device gpu-0000-17-00-0`},
+		{"a config for the wrong kind of device", with(allocated("c", onGPU(gpuA)), claim, `NICConfig {"mtu": 1500}`), "a NICConfig, but no device of that kind: it got gpu-0000-17-00-0"},
+		{"a config that names a request of another kind", with(allocated("c", onGPU(gpuA), onNIC(eth2)), claim, `NICConfig {"mtu": 1500}`, "r0", "r1"), `request "r0" got device gpu-0000-17-00-0`},
 		{"two NICs by one name", with(allocated("c", onNIC(ethRDMA), onNIC(eth2)), claim, `NICConfig {"interfaceName": "net1", "rdma": "None"}`), "would both be called net1"},
 		{"a netdev's settings for a NIC without one", with(allocated("c", onNIC("nic-0000-1a-00-0")), claim, `NICConfig {"mtu": 1500}`), "no netdev"},
 		{"RDMA around a scope", allocated("c", onNIC(ethRDMA), onEgress()), "RDMA verbs bypass"},
@@ -137,10 +138,17 @@ func TestPlanOfScope(t *testing.T) {
 	}
 }
 
+func TestPlanAppliesAConfigForAllRequestsToThoseOfItsKind(t *testing.T) {
+	c := with(allocated("c", onGPU("gpu-0000-17-00-0"), onNIC("nic-0000-19-00-0")), claim, `NICConfig {"mtu": 1500}`)
+	entry, err := plan(c)
+	if err != nil || entry.Devices[1].Network.MTU != 1500 {
+		t.Errorf("%+v, %v; want the NIC with MTU 1500 and the GPU without a complaint", entry, err)
+	}
+}
+
 func TestPlanIgnoresWhatIsNotItsOwn(t *testing.T) {
 	c := allocated("c", onGPU("gpu-0000-17-00-0"), onNIC("nic-0000-19-00-0"))
 	c.Status.Allocation.Devices.Results[1].Driver, c.Status.Allocation.Devices.Results[1].Device = "nic.example.com", "whatever"
-	with(c, claim, `NICConfig {"mtu": 1500}`) // for all requests, which the GPU's is among
 	other := with(allocated("d"), claim, `Nonsense {}`).Status.Allocation.Devices.Config[0]
 	other.Opaque.Driver = "nic.example.com"
 	c.Status.Allocation.Devices.Config = append(c.Status.Allocation.Devices.Config, other)

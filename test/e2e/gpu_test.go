@@ -31,7 +31,7 @@ func TestOneGPU(t *testing.T) {
 		t.Errorf("%s is published with UUID %s, the machine says %s", allocated.Device, uuid, gpu.UUID)
 	}
 	// The driver's own tool, which nvcdi mounted, lists what is in the container.
-	if list := s.sh("one-gpu", "nvidia-smi -L"); strings.Count(list, "GPU-") != 1 || !strings.Contains(list, gpu.UUID) {
+	if list := s.sh("one-gpu", "/usr/bin/nvidia-smi -L"); strings.Count(list, "GPU-") != 1 || !strings.Contains(list, gpu.UUID) {
 		t.Errorf("nvidia-smi -L in the pod: %q, want only %s", list, gpu.UUID)
 	}
 	// No driver stands behind the simulated nodes: ENXIO is the device cgroup's yes, EPERM its no.

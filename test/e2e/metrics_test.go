@@ -1,7 +1,8 @@
 package e2e
 
-// Metrics: a real Prometheus, Debian's, finds the DaemonSet's pods through the
-// API server as it would in production, and a query gives utilization by pod.
+// Metrics: a real Prometheus, Debian's, scrapes the DaemonSet's pods, and a query
+// gives utilization by pod. Debian builds it without Kubernetes discovery, so the
+// test hands it the pods' addresses.
 
 import (
 	"context"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // utilizationByPod is the query that docs/metrics.md gives to users.
@@ -33,7 +36,7 @@ func TestPrometheusKnowsUtilizationByPod(t *testing.T) {
 	must(t, nvml().SetUtilization(gpu.Index, 73))
 	t.Cleanup(func() { must(t, nvml().SetUtilization(gpu.Index, 0)) })
 
-	server := startPrometheus(t, binary)
+	server := startPrometheus(s, binary)
 	s.eventually("Prometheus says 0.73 for the pod", func() error {
 		result, err := query(server, utilizationByPod)
 		if err != nil {
@@ -79,30 +82,33 @@ func query(server, expression string) ([]sample, error) {
 }
 
 // startPrometheus runs a server that discovers annotated pods, and returns its URL.
-func startPrometheus(t *testing.T, binary string) string {
-	t.Helper()
-	dir := t.TempDir()
-	// The job maps the discovered node name to the label that the metrics' own `node` would clash with.
-	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(fmt.Sprintf(`global: {scrape_interval: 1s}
+func startPrometheus(s *scenario, binary string) string {
+	s.Helper()
+	dir := s.TempDir()
+	var pods corev1.PodList
+	s.getJSON(&pods, "-n", agentNamespace, "pods")
+	var targets strings.Builder
+	for _, pod := range pods.Items {
+		port, path := pod.Annotations["prometheus.io/port"], pod.Annotations["prometheus.io/path"]
+		fmt.Fprintf(&targets, "  - {targets: ['%s:%s'], labels: {__metrics_path__: %s, node: %s}}\n", pod.Status.PodIP, port, path, pod.Spec.NodeName)
+	}
+	must(s.T, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(`global: {scrape_interval: 1s}
 scrape_configs:
 - job_name: hostler
   honor_labels: true
-  kubernetes_sd_configs: [{role: pod, kubeconfig_file: %s, namespaces: {names: [%s]}}]
-  relabel_configs:
-  - {source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: "true", action: keep}
-  - {source_labels: [__meta_kubernetes_pod_node_name], target_label: node}
-`, testbed.Kubeconfig(), agentNamespace)), 0o600))
+  static_configs:
+`+targets.String()), 0o600))
 	const address = "127.0.0.1:19090"
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, binary, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
-	must(t, cmd.Start())
-	t.Cleanup(func() {
+	must(s.T, cmd.Start())
+	s.Cleanup(func() {
 		cancel()
 		_ = cmd.Wait() // killed by the line above; its exit status says so
-		if t.Failed() {
-			t.Logf("prometheus:\n%s", log.String())
+		if s.Failed() {
+			s.Logf("prometheus:\n%s", log.String())
 		}
 	})
 	server := "http://" + address
@@ -116,7 +122,7 @@ scrape_configs:
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("prometheus is not ready: %v", err)
+			s.Fatalf("prometheus is not ready: %v", err)
 		}
 		time.Sleep(200 * time.Millisecond) // polling pace
 	}
