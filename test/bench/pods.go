@@ -1,0 +1,202 @@
+package main
+
+// What a claim of GPU, NIC and egress adds to a pod's start: pods with and
+// without one take turns. A pod has started when its container's first line is
+// in the log, by the runtime's clock; the kubelet tells Ready apart only to a
+// second (it looks for started containers once a second), too coarse for this
+// budget, so Ready is in the note. The floor is the part before the node hears
+// of the pod: controller and scheduler making and allocating the claim.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
+
+	"github.com/hostler-dev/hostler/test/cluster/images"
+)
+
+// pairs of pods, one with and one without a claim.
+const pairs = 12
+
+const templateName = "gpu-nic-egress"
+
+// podTimes are from the pod's creation.
+type podTimes struct{ scheduled, started, ready samples }
+
+func measurePods(ctx context.Context, b *bed, results []*Result) (err error) {
+	templates := b.client.ResourceV1().ResourceClaimTemplates(namespace)
+	if _, err := templates.Create(ctx, claimTemplate(), metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("make the claim template: %w", err)
+	}
+	defer func() {
+		err = errors.Join(err, templates.Delete(context.WithoutCancel(ctx), templateName, metav1.DeleteOptions{}))
+	}()
+	var with, without podTimes
+	for i := range pairs + 1 {
+		for _, side := range []struct {
+			name  string
+			claim bool
+			times *podTimes
+		}{{"plain", false, &without}, {"claims", true, &with}} {
+			times := side.times
+			if i == 0 { // the first of each warms the caches
+				times = &podTimes{}
+			}
+			if err := b.startPod(ctx, fmt.Sprintf("%s-%d", side.name, i), side.claim, times); err != nil {
+				return err
+			}
+		}
+	}
+	r := results[0]
+	r.Set(with.started.p50()-without.started.p50(), len(with.started))
+	r.SetFloor(with.scheduled.p50() - without.scheduled.p50())
+	r.Note = fmt.Sprintf("%.0f ms against %.0f ms to the container's first line (Ready: %.0f and %.0f); floor: until scheduled",
+		with.started.p50(), without.started.p50(), with.ready.p50(), without.ready.p50())
+	return nil
+}
+
+func claimTemplate() *resourceapi.ResourceClaimTemplate {
+	request := func(kind string) resourceapi.DeviceRequest {
+		return resourceapi.DeviceRequest{Name: kind, Exactly: &resourceapi.ExactDeviceRequest{DeviceClassName: kind + "." + driverName}}
+	}
+	config := func(request, parameters string) resourceapi.DeviceClaimConfiguration {
+		return resourceapi.DeviceClaimConfiguration{Requests: []string{request}, DeviceConfiguration: resourceapi.DeviceConfiguration{
+			Opaque: &resourceapi.OpaqueDeviceConfiguration{Driver: driverName, Parameters: runtime.RawExtension{Raw: []byte(parameters)}},
+		}}
+	}
+	return &resourceapi.ResourceClaimTemplate{
+		ObjectMeta: metav1.ObjectMeta{Name: templateName},
+		Spec: resourceapi.ResourceClaimTemplateSpec{Spec: resourceapi.ResourceClaimSpec{Devices: resourceapi.DeviceClaim{
+			Requests:    []resourceapi.DeviceRequest{request("gpu"), request("nic"), request("egress")},
+			Constraints: []resourceapi.DeviceConstraint{{Requests: []string{"gpu", "nic"}, MatchAttribute: ptr.To(resourceapi.FullyQualifiedName("resource.kubernetes.io/pcieRoot"))}},
+			Config: []resourceapi.DeviceClaimConfiguration{
+				config("nic", `{"apiVersion": "hostler.dev/v1alpha1", "kind": "NICConfig", "interfaceName": "rdma0", "addresses": ["10.1.0.5/24"]}`),
+				config("egress", `{"apiVersion": "hostler.dev/v1alpha1", "kind": "EgressConfig", "kernelBypass": "Allow",
+					"allow": [{"name": "api", "to": [{"cidr": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]}`),
+			},
+		}}},
+	}
+}
+
+// startPod starts a pod, takes its times and removes it.
+func (b *bed) startPod(ctx context.Context, name string, claim bool, times *podTimes) (err error) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+		TerminationGracePeriodSeconds: ptr.To[int64](0),
+		RestartPolicy:                 corev1.RestartPolicyNever,
+		AutomountServiceAccountToken:  ptr.To(false),
+		Containers: []corev1.Container{{Name: "main", Image: images.Busybox, ImagePullPolicy: corev1.PullNever,
+			Command: []string{"sh", "-c", "echo started; exec sleep 1000000"}}},
+	}}
+	if claim {
+		pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "claim", ResourceClaimTemplateName: ptr.To(templateName)}}
+		pod.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "claim"}}
+	}
+	api := b.client.CoreV1().Pods(namespace)
+	events, err := b.watchPod(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	began := time.Now()
+	if _, err := api.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("make pod %s: %w", name, err)
+	}
+	if err := b.follow(ctx, events, began, times); err != nil {
+		return fmt.Errorf("pod %s: %w", name, err)
+	}
+	if err := api.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return fmt.Errorf("remove pod %s: %w", name, err)
+	}
+	for event := range events.ResultChan() {
+		if event.Type == watch.Deleted {
+			return b.claimsGone(ctx)
+		}
+	}
+	return fmt.Errorf("pod %s: the watch ended before it was gone: %w", name, context.Cause(ctx))
+}
+
+// watchPod begins where a list ends: a watch without a resource version would
+// wait for the API server's cache to catch up with etcd.
+func (b *bed) watchPod(ctx context.Context, name string) (watch.Interface, error) {
+	api, options := b.client.CoreV1().Pods(namespace), metav1.ListOptions{FieldSelector: "metadata.name=" + name}
+	list, err := api.List(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	options.ResourceVersion = list.ResourceVersion
+	events, err := api.Watch(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("watch pod %s: %w", name, err)
+	}
+	return events, nil
+}
+
+// follow waits until the pod is Ready, and reads when it started from its log.
+func (b *bed) follow(ctx context.Context, events watch.Interface, began time.Time, times *podTimes) error {
+	scheduled := false
+	for event := range events.ResultChan() {
+		now := time.Now()
+		pod, isPod := event.Object.(*corev1.Pod)
+		if !isPod {
+			return fmt.Errorf("the watch ended: %v", event.Object)
+		}
+		if pod.Spec.NodeName != "" && !scheduled {
+			scheduled = true
+			times.scheduled.add(now.Sub(began))
+		}
+		if !isReady(pod) {
+			continue
+		}
+		times.ready.add(now.Sub(began))
+		started, err := b.firstLine(ctx, pod.Name)
+		if err != nil {
+			return err
+		}
+		times.started.add(started.Sub(began))
+		return nil
+	}
+	return errors.Join(errors.New("it did not become Ready"), context.Cause(ctx))
+}
+
+func isReady(pod *corev1.Pod) bool {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// firstLine is the time at which the runtime got the container's first line.
+func (b *bed) firstLine(ctx context.Context, pod string) (time.Time, error) {
+	log, err := b.client.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Timestamps: true}).DoRaw(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the log: %w", err)
+	}
+	stamp, _, _ := strings.Cut(string(log), " ")
+	at, err := time.Parse(time.RFC3339Nano, stamp)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("the log %q has no time: %w", log, err)
+	}
+	return at, nil
+}
+
+// claimsGone waits until no claim is left, so that the next pod starts on a quiet node.
+func (b *bed) claimsGone(ctx context.Context) error {
+	return eventually(ctx, "the pod's claim is gone", func() (bool, error) {
+		list, err := b.client.ResourceV1().ResourceClaims(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return false, fmt.Errorf("list claims: %w", err)
+		}
+		return len(list.Items) == 0, nil
+	})
+}

@@ -1,0 +1,187 @@
+package main
+
+// Preparing claims: one, eight in one call, eight calls at once. The floor of
+// each is what nobody can do without: the claim is fetched from the API server
+// (the kubelet plugin library does so once per claim, one after the other) and
+// one file reaches the disk.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	drapb "k8s.io/kubelet/pkg/apis/dra/v1"
+)
+
+const (
+	atOnce = 8
+	// singles and rounds of eight; p99 of concurrent calls is over rounds × 8.
+	singles, rounds = 80, 40
+	// quiet between measured calls: a kubelet prepares when a pod starts, not
+	// hundreds of times a second, which would measure the client's rate limit.
+	quiet = 100 * time.Millisecond
+)
+
+func measurePrepare(ctx context.Context, b *bed, results []*Result) (err error) {
+	claims, remove, err := b.gpuClaims(ctx, atOnce)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove(context.WithoutCancel(ctx))) }()
+	k, err := newKubelet(b)
+	if err != nil {
+		return err
+	}
+	defer k.connection.Close()
+	p := preparation{bed: b, kubelet: k, claims: claims}
+	// Connections are opened and caches are warm on both sides before anything counts.
+	for range 3 {
+		if err := errors.Join(p.floor(ctx, claims...), p.prepared(ctx, &samples{}, claims...)); err != nil {
+			return err
+		}
+	}
+	one, oneFloor, err := p.one(ctx)
+	if err != nil {
+		return err
+	}
+	batch, batchFloor, err := p.batch(ctx)
+	if err != nil {
+		return err
+	}
+	concurrent, concurrentFloor, err := p.concurrent(ctx)
+	if err != nil {
+		return err
+	}
+	results[0].Set(one.p50(), len(one))
+	results[0].SetFloor(oneFloor.p50())
+	results[0].Budget = 1.5 * oneFloor.p50()
+	results[0].Note = "floor: one GET of the claim and one fsynced file"
+	results[1].Set(batch.p50(), len(batch))
+	results[1].SetFloor(batchFloor.p50())
+	results[1].Budget = 2 * one.p50()
+	results[1].Note = "floor: eight GETs one after the other and one fsynced file"
+	results[2].Set(concurrent.p99(), len(concurrent))
+	results[2].SetFloor(concurrentFloor.p99())
+	results[2].Budget = 4 * one.p50()
+	results[2].Note = fmt.Sprintf("p50 %s ms; floor: eight at once of one GET and one fsynced file each, p99", number(new(concurrent.p50())))
+	return nil
+}
+
+type preparation struct {
+	*bed
+	*kubelet
+	claims []*drapb.Claim
+}
+
+// floor fetches the claims and writes one file where the agent has its journal.
+func (p preparation) floor(ctx context.Context, claims ...*drapb.Claim) error {
+	for _, claim := range claims {
+		if _, err := p.bed.client.ResourceV1().ResourceClaims(namespace).Get(ctx, claim.Name, metav1.GetOptions{}); err != nil {
+			return fmt.Errorf("fetch claim %s: %w", claim.Name, err)
+		}
+	}
+	return p.synced(claims[0].Name)
+}
+
+// synced writes 1 KiB, about one entry of a journal, and waits for the disk.
+func (p preparation) synced(name string) (err error) {
+	path := filepath.Join(p.nodePath("/var/lib/hostler"), "bench-"+name)
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("write the floor's file: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close(), os.Remove(path)) }()
+	if _, err := file.Write(make([]byte, 1024)); err != nil {
+		return fmt.Errorf("write the floor's file: %w", err)
+	}
+	return file.Sync()
+}
+
+// prepared measures one call and undoes it.
+func (p preparation) prepared(ctx context.Context, to *samples, claims ...*drapb.Claim) error {
+	began := time.Now()
+	if err := p.prepare(ctx, claims...); err != nil {
+		return err
+	}
+	to.add(time.Since(began))
+	return p.unprepare(ctx, claims...)
+}
+
+func (p preparation) floored(ctx context.Context, to *samples, claims ...*drapb.Claim) error {
+	began := time.Now()
+	if err := p.floor(ctx, claims...); err != nil {
+		return err
+	}
+	to.add(time.Since(began))
+	return nil
+}
+
+// one takes turns with the floor, so that both see the same machine.
+func (p preparation) one(ctx context.Context) (ours, floor samples, err error) {
+	for i := range singles {
+		claim := p.claims[i%len(p.claims)]
+		if err := errors.Join(pause(ctx, quiet), p.floored(ctx, &floor, claim), p.prepared(ctx, &ours, claim)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return ours, floor, nil
+}
+
+func (p preparation) batch(ctx context.Context) (ours, floor samples, err error) {
+	for range rounds {
+		if err := errors.Join(pause(ctx, quiet), p.floored(ctx, &floor, p.claims...), p.prepared(ctx, &ours, p.claims...)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return ours, floor, nil
+}
+
+func (p preparation) concurrent(ctx context.Context) (ours, floor samples, err error) {
+	for range rounds {
+		if err := pause(ctx, quiet); err != nil {
+			return nil, nil, err
+		}
+		more, err := p.together(func(to *samples, claim *drapb.Claim) error { return p.floored(ctx, to, claim) })
+		if err != nil {
+			return nil, nil, err
+		}
+		floor = append(floor, more...)
+		more, err = p.together(func(to *samples, claim *drapb.Claim) error {
+			began := time.Now()
+			err := p.prepare(ctx, claim)
+			to.add(time.Since(began))
+			return err
+		})
+		if err = errors.Join(err, p.unprepare(ctx, p.claims...)); err != nil {
+			return nil, nil, err
+		}
+		ours = append(ours, more...)
+	}
+	return ours, floor, nil
+}
+
+// together calls do for all claims at the same time.
+func (p preparation) together(do func(*samples, *drapb.Claim) error) (samples, error) {
+	all := make([]samples, len(p.claims))
+	errs := make([]error, len(p.claims))
+	start := make(chan struct{})
+	var calls sync.WaitGroup
+	for i, claim := range p.claims {
+		calls.Go(func() {
+			<-start
+			errs[i] = do(&all[i], claim)
+		})
+	}
+	close(start)
+	calls.Wait()
+	var joined samples
+	for _, one := range all {
+		joined = append(joined, one...)
+	}
+	return joined, errors.Join(errs...)
+}
