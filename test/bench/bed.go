@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/utils/ptr"
 
 	"github.com/hostler-dev/hostler/test/cluster"
 )
@@ -77,11 +76,12 @@ func (b *bed) up(ctx context.Context, image string) error {
 
 // clear removes what an interrupted run left in a cluster that was kept.
 func (b *bed) clear(ctx context.Context) error {
-	now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
+	// Pods get their time to end, and with it their claims are unprepared.
+	one, all := metav1.DeleteOptions{}, metav1.ListOptions{}
 	if err := errors.Join(
-		b.client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, metav1.ListOptions{}),
-		b.client.ResourceV1().ResourceClaimTemplates(namespace).DeleteCollection(ctx, now, metav1.ListOptions{}),
-		b.client.ResourceV1().ResourceClaims(namespace).DeleteCollection(ctx, now, metav1.ListOptions{}),
+		b.client.CoreV1().Pods(namespace).DeleteCollection(ctx, one, all),
+		b.client.ResourceV1().ResourceClaimTemplates(namespace).DeleteCollection(ctx, one, all),
+		b.client.ResourceV1().ResourceClaims(namespace).DeleteCollection(ctx, one, all),
 		b.placeAgent(ctx, present),
 	); err != nil {
 		return fmt.Errorf("clear what an earlier run left: %w", err)

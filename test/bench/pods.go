@@ -90,11 +90,12 @@ func claimTemplate() *resourceapi.ResourceClaimTemplate {
 // startPod starts a pod, takes its times and removes it.
 func (b *bed) startPod(ctx context.Context, name string, claim bool, times *podTimes) (err error) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
-		TerminationGracePeriodSeconds: ptr.To[int64](0),
+		// Not 0: that deletes the pod before the kubelet has unprepared its claim.
+		TerminationGracePeriodSeconds: ptr.To[int64](5),
 		RestartPolicy:                 corev1.RestartPolicyNever,
 		AutomountServiceAccountToken:  ptr.To(false),
 		Containers: []corev1.Container{{Name: "main", Image: images.Busybox, ImagePullPolicy: corev1.PullNever,
-			Command: []string{"sh", "-c", "echo started; exec sleep 1000000"}}},
+			Command: []string{"sh", "-c", "echo started; trap 'exit 0' TERM; sleep 1000000 & wait"}}},
 	}}
 	if claim {
 		pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "claim", ResourceClaimTemplateName: ptr.To(templateName)}}
@@ -177,17 +178,20 @@ func isReady(pod *corev1.Pod) bool {
 }
 
 // firstLine is the time at which the runtime got the container's first line.
-func (b *bed) firstLine(ctx context.Context, pod string) (time.Time, error) {
-	log, err := b.client.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Timestamps: true}).DoRaw(ctx)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read the log: %w", err)
-	}
-	stamp, _, _ := strings.Cut(string(log), " ")
-	at, err := time.Parse(time.RFC3339Nano, stamp)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("the log %q has no time: %w", log, err)
-	}
-	return at, nil
+func (b *bed) firstLine(ctx context.Context, pod string) (at time.Time, err error) {
+	err = eventually(ctx, "the container's first line is in the log", func() (bool, error) {
+		log, err := b.client.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Timestamps: true}).DoRaw(ctx)
+		if err != nil {
+			return false, fmt.Errorf("read the log: %w", err)
+		}
+		stamp, _, found := strings.Cut(string(log), " ")
+		if !found {
+			return false, nil // a container counts as started before it has said anything
+		}
+		at, err = time.Parse(time.RFC3339Nano, stamp)
+		return err == nil, err
+	})
+	return at, err
 }
 
 // claimsGone waits until no claim is left, so that the next pod starts on a quiet node.
