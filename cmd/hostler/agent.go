@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -87,6 +88,7 @@ type agent struct {
 	driver   *driver.Driver
 	attacher *attach.Attacher
 	gate     *gate.Server
+	recorder *metrics.Recorder
 	hardware *hardware
 	doors    doors
 	engine   *health.Engine
@@ -117,7 +119,7 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 		return nil, err
 	}
 	recorder := metrics.NewRecorder()
-	a := &agent{cfg: cfg, node: newNodeWatch(client, restConfig.Host, cfg.NodeName)}
+	a := &agent{cfg: cfg, recorder: recorder, node: newNodeWatch(client, restConfig.Host, cfg.NodeName)}
 
 	a.gpus = nvml.NewSource(nvml.Config{LibraryPath: cfg.Paths.NVMLLibrary, DriverRoot: cfg.Paths.DriverRoot, CallTimeout: cfg.Discovery.CallTimeout.Duration})
 	a.hardware = &hardware{cfg: host.Config{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev}, addresses: a.node.addresses}
@@ -226,7 +228,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		a.server.Run, a.gate.Run, a.observe, a.engine.Run, a.reactor.Run, a.exporter.Run, a.driver.Run, a.follow,
+		a.server.Run, a.gate.Run, a.observe, a.engine.Run, a.reactor.Run, a.exporter.Run, a.driver.Run, a.follow, a.homecoming,
 		func(ctx context.Context) error {
 			return nri.Run(ctx, nri.Config{Socket: a.cfg.Paths.NRI, Attacher: &a.doors, Ready: a.doors.connected.Store})
 		},
@@ -235,6 +237,50 @@ func (a *agent) run(ctx context.Context) error {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
+}
+
+// homecoming compares pods' namespaces with the records of what is in them,
+// whenever a netdev came or went and every half minute: a NIC whose pod died
+// while no agent ran comes home late, and rules in a pod may have been tampered with.
+func (a *agent) homecoming(ctx context.Context) error {
+	const interval, calm = 30 * time.Second, 500 * time.Millisecond
+	hints := make(chan struct{}, 1)
+	go func() {
+		for ctx.Err() == nil {
+			err := nic.Watch(ctx, func() {
+				select {
+				case hints <- struct{}{}:
+				default: // one is pending
+				}
+			})
+			if ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Watching for netdevs that come home failed; looking at intervals", "interval", interval)
+			}
+			sleep(ctx, interval)
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(interval):
+		case <-hints:
+			sleep(ctx, calm) // a link that moves sends a handful of messages
+		}
+		begin := time.Now()
+		err := a.attacher.Reconcile(ctx)
+		a.recorder.ObserveReconcile("attachments", result(err), time.Since(begin))
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Not everything in pods' network namespaces could be put in order; trying again")
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // bootID of the running machine.

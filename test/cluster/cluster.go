@@ -299,6 +299,9 @@ func (c *Cluster) Check(ctx context.Context) error {
 func (p Plan) components() []component {
 	all := []component{p.etcd(), p.apiServer(), p.controllerManager(), p.scheduler(), p.world()}
 	for _, n := range p.Nodes {
+		if n.Machine != "" {
+			all = append(all, p.fabricWatch(n))
+		}
 		all = append(all, p.holder(n), p.inNode(n, 0, "containerd"), p.inNode(n, 0, "kube-proxy"), p.inNode(n, 0, "kubelet"))
 	}
 	return all

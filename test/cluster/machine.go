@@ -46,9 +46,12 @@ func (c *Cluster) createMachines(ctx context.Context) error {
 			c.progress.say("    %s: %s", n.Name, note)
 		}
 		plug := machine.PlugOptions{NodeNetNS: c.plan.netNSPath(n.Name), FabricNetNS: c.plan.netNSPath("fabric"),
-			FabricBridge: "fabric", NodeIndex: n.index()}
+			FabricBridge: fabricBridge, NodeIndex: n.index()}
 		if err := machine.Plug(ctx, profile, plug); err != nil {
 			return fmt.Errorf("node %s: %w", n.Name, err)
+		}
+		if err := c.plan.startFabricWatch(n, profile); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -30,22 +30,23 @@ type PlugOptions struct {
 	NodeIndex int
 }
 
-// port is one netdev to make.
-type port struct {
-	name, pci string
-	mac       net.HardwareAddr
-	mtu       int
-	// far is the other end's name in the fabric.
-	far string
+// Port is one netdev that Plug makes.
+type Port struct {
+	Name, PCI string
+	MAC       net.HardwareAddr
+	// MTU in bytes.
+	MTU int
+	// Far is the other end's name in the fabric.
+	Far string
 }
 
-// ports leaves out the uplink, which the cluster connects to its own network.
-func (p *Profile) ports(nodeIndex int) []port {
-	var ports []port
+// Ports leaves out the uplink, which the cluster connects to its own network.
+func (p *Profile) Ports(nodeIndex int) []Port {
+	var ports []Port
 	add := func(name, pci string, mtu int) {
 		bus, devfn := busAndFunction(pci)
 		far := fmt.Sprintf("f%d-%02x%02x", nodeIndex, bus, devfn)
-		ports = append(ports, port{name: name, pci: pci, mac: p.MAC(nodeIndex, pci), mtu: mtu, far: far})
+		ports = append(ports, Port{Name: name, PCI: pci, MAC: p.MAC(nodeIndex, pci), MTU: mtu, Far: far})
 	}
 	for _, n := range p.NICs {
 		if !n.Uplink {
@@ -63,8 +64,8 @@ func (p *Profile) ports(nodeIndex int) []port {
 // NetdevNames are the netdevs that Plug makes: those of all functions but the uplink.
 func (p *Profile) NetdevNames() []string {
 	var names []string
-	for _, port := range p.ports(0) {
-		names = append(names, port.name)
+	for _, port := range p.Ports(0) {
+		names = append(names, port.Name)
 	}
 	return names
 }
@@ -136,14 +137,14 @@ func Plug(ctx context.Context, p *Profile, o PlugOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, port := range p.ports(o.NodeIndex) {
+	for _, port := range p.Ports(o.NodeIndex) {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("plug %s: %w", port.name, err)
+			return fmt.Errorf("plug %s: %w", port.Name, err)
 		}
 		if err := f.plug(port, bridge); err != nil {
-			return fmt.Errorf("plug %s (%s) into %s: %w", port.name, port.pci, o.FabricBridge, err)
+			return fmt.Errorf("plug %s (%s) into %s: %w", port.Name, port.PCI, o.FabricBridge, err)
 		}
-		klog.FromContext(ctx).V(4).Info("Plugged NIC", "interface", port.name, "pci", port.pci, "mac", port.mac)
+		klog.FromContext(ctx).V(4).Info("Plugged NIC", "interface", port.Name, "pci", port.PCI, "mac", port.MAC)
 	}
 	return nil
 }
@@ -170,33 +171,33 @@ func (f *fabric) bridge(name string) (netlink.Link, error) {
 	return link, nil
 }
 
-func (f *fabric) plug(p port, bridge netlink.Link) error {
-	far, err := f.far.LinkByName(p.far)
+func (f *fabric) plug(p Port, bridge netlink.Link) error {
+	far, err := f.far.LinkByName(p.Far)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		if err := f.pair(p); err != nil {
 			return err
 		}
-		far, err = f.far.LinkByName(p.far)
+		far, err = f.far.LinkByName(p.Far)
 	}
 	if err != nil {
-		return fmt.Errorf("find far end %s: %w", p.far, err)
+		return fmt.Errorf("find far end %s: %w", p.Far, err)
 	}
 	if err := f.far.LinkSetMaster(far, bridge); err != nil {
-		return fmt.Errorf("join far end %s to the bridge: %w", p.far, err)
+		return fmt.Errorf("join far end %s to the bridge: %w", p.Far, err)
 	}
 	return f.far.LinkSetUp(far)
 }
 
 // pair makes both ends; only a new netdev is set up, since one that exists may
 // have been configured by its user.
-func (f *fabric) pair(p port) error {
+func (f *fabric) pair(p Port) error {
 	attributes := netlink.NewLinkAttrs()
-	attributes.Name, attributes.MTU, attributes.HardwareAddr = p.name, p.mtu, p.mac
-	veth := &netlink.Veth{LinkAttrs: attributes, PeerName: p.far, PeerNamespace: netlink.NsFd(f.farNS)}
+	attributes.Name, attributes.MTU, attributes.HardwareAddr = p.Name, p.MTU, p.MAC
+	veth := &netlink.Veth{LinkAttrs: attributes, PeerName: p.Far, PeerNamespace: netlink.NsFd(f.farNS)}
 	if err := f.node.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth pair: %w", err)
 	}
-	near, err := f.node.LinkByName(p.name)
+	near, err := f.node.LinkByName(p.Name)
 	if err != nil {
 		return fmt.Errorf("find the new netdev: %w", err)
 	}
@@ -213,8 +214,8 @@ func Unplug(ctx context.Context, p *Profile, o PlugOptions) error {
 	}
 	defer f.close()
 	var errs []error
-	for _, port := range p.ports(o.NodeIndex) {
-		far, err := f.far.LinkByName(port.far)
+	for _, port := range p.Ports(o.NodeIndex) {
+		far, err := f.far.LinkByName(port.Far)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {
 			continue
 		}
@@ -222,7 +223,7 @@ func Unplug(ctx context.Context, p *Profile, o PlugOptions) error {
 			err = f.far.LinkDel(far)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("unplug %s: remove far end %s: %w", port.name, port.far, err))
+			errs = append(errs, fmt.Errorf("unplug %s: remove far end %s: %w", port.Name, port.Far, err))
 		}
 	}
 	klog.FromContext(ctx).V(4).Info("Unplugged NICs", "machine", p.Name, "node", o.NodeIndex)

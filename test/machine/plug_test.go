@@ -91,15 +91,15 @@ func TestPluggedNICsMatchTheRenderedOnes(t *testing.T) {
 				t.Fatal(err)
 			}
 			node := handleAt(t, options.NodeNetNS)
-			for _, want := range p.ports(1) {
-				link, err := node.LinkByName(want.name)
+			for _, want := range p.Ports(1) {
+				link, err := node.LinkByName(want.Name)
 				if err != nil {
-					t.Errorf("%s: %v", want.name, err)
+					t.Errorf("%s: %v", want.Name, err)
 					continue
 				}
 				a := link.Attrs()
-				if a.HardwareAddr.String() != want.mac.String() || a.MTU != want.mtu || a.Flags&net.FlagUp == 0 {
-					t.Errorf("%s has MAC %s, MTU %d, flags %s; want %s, %d, up", want.name, a.HardwareAddr, a.MTU, a.Flags, want.mac, want.mtu)
+				if a.HardwareAddr.String() != want.MAC.String() || a.MTU != want.MTU || a.Flags&net.FlagUp == 0 {
+					t.Errorf("%s has MAC %s, MTU %d, flags %s; want %s, %d, up", want.Name, a.HardwareAddr, a.MTU, a.Flags, want.MAC, want.MTU)
 				}
 			}
 			if _, err := node.LinkByName(p.UplinkName()); err == nil {
