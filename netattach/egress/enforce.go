@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -81,10 +82,18 @@ func write(namespace int, f form) error {
 		return err
 	}
 	defer conn.CloseLasting()
+	present, err := conn.ListTables()
+	if err != nil {
+		return fmt.Errorf("cannot list the tables: %w", err)
+	}
 	for _, table := range f.tables {
-		// Deleting a table that is not there is an error, adding one that is there is not.
-		conn.AddTable(table)
-		conn.DelTable(table)
+		// Deleting a table that is not there is an error. It would not be free
+		// either: the kernel frees what is deleted after an RCU grace period, and
+		// closing any netfilter socket of the namespace waits for that, about 10 ms
+		// (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
+		if slices.ContainsFunc(present, func(p *nftables.Table) bool { return p.Name == table.Name && p.Family == table.Family }) {
+			conn.DelTable(table)
+		}
 		conn.AddTable(table)
 	}
 	for _, s := range f.sets {
