@@ -12,7 +12,7 @@ type AgentConfig struct {
 	// NodeName is the Kubernetes node that this agent serves. Default: the
 	// environment variable NODE_NAME, else the host name.
 	NodeName string `json:"nodeName,omitempty"`
-	// Kubeconfig is a path; empty means the pod's service account.
+	// Kubeconfig is the path of a kubeconfig file. Default: the pod's service account.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 
 	Paths     PathsConfig     `json:"paths,omitempty"`
@@ -37,7 +37,7 @@ type PathsConfig struct {
 	DriverRoot string `json:"driverRoot,omitempty"`
 	// HostDriverRoot is DriverRoot as the runtime sees it. Default: /.
 	HostDriverRoot string `json:"hostDriverRoot,omitempty"`
-	// NVMLLibrary overrides the search for libnvidia-ml.so.1 under DriverRoot.
+	// NVMLLibrary is the path of libnvidia-ml.so.1. Default: searched under DriverRoot.
 	NVMLLibrary string `json:"nvmlLibrary,omitempty"`
 	// CDI is the directory for CDI specs. Default: /var/run/cdi.
 	CDI string `json:"cdi,omitempty"`
@@ -89,7 +89,7 @@ type HealthConfig struct {
 	// RecoveryHoldDown is how long a device must stay clean before a fault
 	// that the driver itself reports as gone is lifted. Default: 10s.
 	RecoveryHoldDown metav1.Duration `json:"recoveryHoldDown,omitempty"`
-	// IgnoredXIDs are XID numbers that are counted and logged but never taint.
+	// IgnoredXIDs are XID numbers that are counted and logged but never taint. Default: none.
 	IgnoredXIDs []int32 `json:"ignoredXIDs,omitempty"`
 	// NodeTaint puts the taint hostler.dev/accelerators-unavailable on the node
 	// while a fault concerns the whole node. Default: true.

@@ -30,8 +30,8 @@ const (
 type NICConfig struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// InterfaceName inside the pod, 1 to 15 characters. Default: the name that
-	// the netdev has on the host. A request for several NICs cannot set it.
+	// InterfaceName inside the pod, 1 to 15 characters. A request for several
+	// NICs cannot set it. Default: the name that the netdev has on the host.
 	InterfaceName string `json:"interfaceName,omitempty"`
 	// Addresses with prefix length, "10.1.0.5/24" or "2001:db8::5/64".
 	Addresses []string `json:"addresses,omitempty"`
@@ -39,7 +39,8 @@ type NICConfig struct {
 	Routes []Route `json:"routes,omitempty"`
 	// MTU in bytes, 68 to 65535. Default: unchanged.
 	MTU *int32 `json:"mtu,omitempty"`
-	// RDMA is Auto or None. Default: Auto.
+	// RDMA says what the pod gets of the NIC's RDMA device: Auto its character
+	// devices, if the NIC has one, None nothing. Default: Auto.
 	RDMA RDMAMode `json:"rdma,omitempty"`
 	// Networks are NetworkAttachmentDefinitions whose CNI chains are run for
 	// the device after it has been moved into the pod. At most one for now.
@@ -56,8 +57,9 @@ type Route struct {
 
 // NetworkReference names a NetworkAttachmentDefinition.
 type NetworkReference struct {
+	// Name of the NetworkAttachmentDefinition.
 	Name string `json:"name"`
-	// Namespace defaults to the claim's.
+	// Namespace that it is in. Default: the claim's namespace.
 	Namespace string `json:"namespace,omitempty"`
 }
 
@@ -76,7 +78,9 @@ const (
 type KernelBypass string
 
 const (
-	KernelBypassDeny  KernelBypass = "Deny"
+	// KernelBypassDeny refuses such a pod.
+	KernelBypassDeny KernelBypass = "Deny"
+	// KernelBypassAllow lets it run; what its verbs send is not filtered.
 	KernelBypassAllow KernelBypass = "Allow"
 )
 
@@ -89,12 +93,14 @@ type EgressConfig struct {
 
 	// Allow lists at most 64 rules. None: nothing leaves the pod.
 	Allow []EgressRule `json:"allow,omitempty"`
-	// DNS is ClusterResolver or None. Default: ClusterResolver.
+	// DNS says which name resolution the scope lets through: ClusterResolver
+	// port 53 of the pod's own resolvers, None none. Default: ClusterResolver.
 	DNS DNSMode `json:"dns,omitempty"`
 	// Never lists prefixes that are denied whatever a rule allows, in addition
 	// to the built-in ones (link-local and cloud metadata addresses).
 	Never []string `json:"never,omitempty"`
-	// KernelBypass is Deny or Allow. Default: Deny.
+	// KernelBypass says whether the pod may also hold an RDMA device, whose
+	// verbs bypass every rule of the scope. Default: Deny.
 	KernelBypass KernelBypass `json:"kernelBypass,omitempty"`
 }
 
@@ -110,11 +116,13 @@ type EgressRule struct {
 
 // EgressPeer is a set of destinations. Exactly one member is set.
 type EgressPeer struct {
+	// CIDR is a set of destinations given by their addresses.
 	CIDR *CIDRPeer `json:"cidr,omitempty"`
 }
 
 // CIDRPeer is a prefix with holes.
 type CIDRPeer struct {
+	// CIDR is a prefix without address bits beyond its length, "10.0.0.0/8" or "2001:db8::/32".
 	CIDR string `json:"cidr"`
 	// Except lists prefixes inside CIDR that are left out.
 	Except []string `json:"except,omitempty"`
@@ -125,9 +133,10 @@ type EgressProtocol string
 
 // EgressPort is one destination port or a range of them.
 type EgressPort struct {
-	// Protocol is TCP, UDP or SCTP. Default: TCP.
+	// Protocol of the transport. Default: TCP.
 	Protocol EgressProtocol `json:"protocol,omitempty"`
-	Port     int32          `json:"port"`
-	// EndPort, if set, makes a range Port..EndPort.
+	// Port is 1 to 65535.
+	Port int32 `json:"port"`
+	// EndPort, if set, makes a range from Port to EndPort.
 	EndPort int32 `json:"endPort,omitempty"`
 }

@@ -79,7 +79,7 @@ func (c *configFlags) walk(flags *pflag.FlagSet, t reflect.Type, path []int, nam
 		}
 		value := &flagValue{path: at, name: strings.Join(called, "."), kind: field.Type}
 		c.values = append(c.values, value)
-		flags.Var(value, kebab(called), "overrides "+value.name+" of the config file")
+		flags.Var(value, v1alpha1.FlagName(value.name), "overrides "+value.name+" of the config file")
 	}
 }
 
@@ -124,20 +124,4 @@ func decodeInto(target reflect.Value, text string) error {
 		return fmt.Errorf("%q is not a %s", text, target.Elem().Type())
 	}
 	return nil
-}
-
-// kebab turns ["paths", "driverRoot"] into "paths-driver-root" and ["paths", "hostCDI"] into "paths-host-cdi".
-func kebab(names []string) string {
-	var b strings.Builder
-	for i, r := range strings.Join(names, "-") {
-		upper := r >= 'A' && r <= 'Z'
-		if upper && i > 0 {
-			previous := strings.Join(names, "-")[i-1]
-			if previous >= 'a' && previous <= 'z' {
-				b.WriteByte('-')
-			}
-		}
-		b.WriteRune(r)
-	}
-	return strings.ToLower(b.String())
 }
