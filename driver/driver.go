@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,13 +184,16 @@ func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 		all.Go(func() {
 			ctx := withClaim(ctx, c.Namespace, c.Name, c.UID)
 			begin := time.Now()
+			heldNIC := d.holdsNIC(c.UID)
 			err := d.runner.Unprepare(ctx, c.UID)
 			d.cfg.Recorder.ObserveUnprepare(time.Since(begin), err)
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "A claim cannot be unprepared; the kubelet will try again")
 			} else {
 				klog.FromContext(ctx).V(2).Info("Unprepared a claim", "duration", time.Since(begin))
-				d.cfg.Rescan()
+				if heldNIC {
+					d.cfg.Rescan()
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -198,6 +202,13 @@ func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 	}
 	all.Wait()
 	return results, nil
+}
+
+// holdsNIC says whether unpreparing the claim may bring a netdev home. A look at
+// the whole machine is not free, and GPUs do not go anywhere.
+func (d *Driver) holdsNIC(uid types.UID) bool {
+	entry := d.cfg.Journal.Entry(uid)
+	return entry != nil && slices.ContainsFunc(entry.Devices, func(device claim.Device) bool { return device.NIC != nil })
 }
 
 // HandleError implements kubeletplugin.DRAPlugin.

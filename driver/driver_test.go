@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -235,5 +236,31 @@ func TestRegistered(t *testing.T) {
 	}
 	if err := s.Registered(); err != nil {
 		t.Errorf("after the kubelet accepted: %v", err)
+	}
+}
+
+func TestOnlyReturnedNICsAreLookedFor(t *testing.T) {
+	d, _ := newDriver(t, fake.NewClientset(), pathsIn(t))
+	rescans := 0
+	d.cfg.Rescan = func() { rescans++ }
+	d.SetSnapshot(machineOf(1))
+	for _, step := range []struct {
+		claim *resourceapi.ResourceClaim
+		want  int
+	}{
+		{claimOn("gpu", publish.GPUPool(node), d.machine.now().GPUs[0].Name), 0},
+		{claimOn("nic", publish.NICPool(node), d.machine.now().NICs[0].Name), 1},
+	} {
+		results, err := d.PrepareResourceClaims(t.Context(), []*resourceapi.ResourceClaim{step.claim})
+		if err = errors.Join(err, results[step.claim.UID].Err); err != nil {
+			t.Fatal(err)
+		}
+		undone, err := d.UnprepareResourceClaims(t.Context(), []kubeletplugin.NamespacedObject{{UID: step.claim.UID}})
+		if err = errors.Join(err, undone[step.claim.UID]); err != nil {
+			t.Fatal(err)
+		}
+		if rescans != step.want {
+			t.Errorf("after a claim on a %s the machine was read %d times, want %d", step.claim.Name, rescans, step.want)
+		}
 	}
 }
