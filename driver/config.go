@@ -63,8 +63,20 @@ type Config struct {
 
 // OpenJournal opens the journal where the paths say.
 func OpenJournal(ctx context.Context, paths v1alpha1.PathsConfig) (*claim.Journal, error) {
-	return claim.OpenJournal(ctx, filepath.Join(paths.State, "journal"), cdi.Directory{Path: paths.CDI})
+	return claim.OpenJournal(ctx, journalPath(paths), cdi.Directory{Path: paths.CDI})
 }
+
+// Holders reads who holds which device from the journal on disk, without an
+// agent and without changing anything.
+func Holders(paths v1alpha1.PathsConfig) ([]claim.Holder, error) {
+	journal, err := claim.ReadJournal(journalPath(paths))
+	if err != nil {
+		return nil, err
+	}
+	return claim.NewLedger(journal).Holders(), nil
+}
+
+func journalPath(paths v1alpha1.PathsConfig) string { return filepath.Join(paths.State, "journal") }
 
 // check sets defaults and refuses what would fail later and less clearly.
 func (cfg *Config) check() error {

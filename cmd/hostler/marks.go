@@ -1,9 +1,9 @@
 package main
 
-// What a cluster knows of this node's devices, for the drawing: the faults that
-// slices carry as taints, and the pods that claims are reserved for. It is an
-// ornament: without a cluster, or without the right to list claims, the picture
-// simply shows less.
+// What is known of this node's devices beside the hardware, for the drawing: who
+// holds them (the agent's journal, on this node) and which are faulty (the
+// slices' taints, where a cluster is in reach). It is an ornament: without
+// journal or cluster the picture simply shows less.
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 	"strings"
 	"time"
 
-	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver"
+	"github.com/hostler-dev/hostler/driver/publish"
 )
 
 type marks struct {
@@ -26,12 +26,21 @@ type marks struct {
 	holders, faults map[string]string
 }
 
-func clusterMarks(ctx context.Context, cfg *v1alpha1.AgentConfig) marks {
+func readMarks(ctx context.Context, cfg *v1alpha1.AgentConfig) marks {
 	m := marks{holders: map[string]string{}, faults: map[string]string{}}
+	holders, err := driver.Holders(cfg.Paths)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "hostler: drawing without who holds what:", err)
+	}
+	for _, h := range holders {
+		for _, pod := range h.Pods {
+			m.holders[h.Device] = pod.Namespace + "/" + pod.Name
+		}
+	}
 	config, err := clusterConfig(cfg.Kubeconfig)
 	if err != nil {
 		if cfg.Kubeconfig != "" {
-			fmt.Fprintln(os.Stderr, "hostler: drawing without the cluster's marks:", err)
+			fmt.Fprintln(os.Stderr, "hostler: drawing without faults:", err)
 		}
 		return m
 	}
@@ -42,7 +51,7 @@ func clusterMarks(ctx context.Context, cfg *v1alpha1.AgentConfig) marks {
 		err = m.read(ctx, client, cfg.NodeName)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "hostler: drawing with fewer marks:", err)
+		fmt.Fprintln(os.Stderr, "hostler: drawing without faults:", err)
 	}
 	return m
 }
@@ -60,30 +69,12 @@ func (m *marks) read(ctx context.Context, client kubernetes.Interface, node stri
 	for _, slice := range list.Items {
 		for _, device := range slice.Spec.Devices {
 			for _, taint := range device.Taints {
+				if taint.Key == publish.UplinkTaint {
+					continue // the drawing marks uplinks itself
+				}
 				m.faults[device.Name] = strings.TrimPrefix(taint.Key, driver.Name+"/") + " " + taint.Value
 			}
 		}
 	}
-	claims, err := client.ResourceV1().ResourceClaims("").List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("reading who holds what: %w", err)
-	}
-	for _, claim := range claims.Items {
-		m.hold(node, &claim)
-	}
 	return nil
-}
-
-func (m *marks) hold(node string, claim *resourceapi.ResourceClaim) {
-	if claim.Status.Allocation == nil {
-		return
-	}
-	for _, result := range claim.Status.Allocation.Devices.Results {
-		if result.Driver != driver.Name || !strings.HasPrefix(result.Pool, node+"/") {
-			continue
-		}
-		for _, consumer := range claim.Status.ReservedFor {
-			m.holders[result.Device] = claim.Namespace + "/" + consumer.Name
-		}
-	}
 }

@@ -1,7 +1,7 @@
 package main
 
 // `hostler topology` takes one look at this machine and prints it. It needs no
-// cluster; with one in reach, the drawing also shows who holds what.
+// cluster; on a node with an agent the drawing also shows who holds what.
 
 import (
 	"context"
@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/topology"
@@ -46,12 +48,13 @@ func newTopologyCommand() *cobra.Command {
 func printTopology(ctx context.Context, out io.Writer, cfg *v1alpha1.AgentConfig, output string) error {
 	gpus := nvml.NewSource(nvml.Config{LibraryPath: cfg.Paths.NVMLLibrary, DriverRoot: cfg.Paths.DriverRoot, CallTimeout: cfg.Discovery.CallTimeout.Duration})
 	defer gpus.Close()
-	marks := clusterMarks(ctx, cfg)
+	marks := readMarks(ctx, cfg)
 	observer := topology.NewObserver(topology.ObserverConfig{
 		Hardware: host.New(host.Config{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev, NodeAddresses: marks.nodeIPs}),
 		GPUs:     gpus,
 	})
-	snapshot := observer.Observe(ctx)
+	// What the agent would log is in the snapshot, as problems.
+	snapshot := observer.Observe(klog.NewContext(ctx, logr.Discard()))
 	switch output {
 	case "tree":
 		return topology.WriteTree(out, snapshot)

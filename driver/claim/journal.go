@@ -77,6 +77,27 @@ func OpenJournal(ctx context.Context, path string, specs cdi.Directory) (*Journa
 	return j, nil
 }
 
+// ReadJournal is a look at the journal by somebody who does not own it: nothing
+// is created, set aside or kept open. A missing file is an empty journal.
+func ReadJournal(path string) (*Journal, error) {
+	j := &Journal{path: path, entries: map[types.UID]*Entry{}, changed: make(chan struct{})}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the journal: %w", err)
+	}
+	entries, err := decodeJournal(raw)
+	if err != nil {
+		return nil, fmt.Errorf("the journal %s is damaged: %w; the agent rebuilds it when it starts", path, err)
+	}
+	for i := range entries {
+		j.entries[entries[i].ClaimUID] = &entries[i]
+	}
+	return j, nil
+}
+
 // rebuild takes the entries from the CDI specs. A spec that is damaged too is
 // left to reconciliation, which removes what no entry claims.
 func (j *Journal) rebuild(ctx context.Context, specs cdi.Directory) error {
