@@ -46,6 +46,8 @@ func newTopologyCommand() *cobra.Command {
 }
 
 func printTopology(ctx context.Context, out io.Writer, cfg *v1alpha1.AgentConfig, output string) error {
+	// The node's story is the agent's to log; here it would stand between the reader and the drawing.
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).V(1))
 	gpus := nvml.NewSource(nvml.Config{LibraryPath: cfg.Paths.NVMLLibrary, DriverRoot: cfg.Paths.DriverRoot, CallTimeout: cfg.Discovery.CallTimeout.Duration})
 	defer gpus.Close()
 	marks := readMarks(ctx, cfg)
