@@ -35,7 +35,8 @@ type NetworkResolver = claim.NetworkResolver
 type Recorder interface {
 	ObservePrepare(duration time.Duration, err error)
 	ObserveUnprepare(duration time.Duration, err error)
-	ObserveReconcile(err error)
+	ObserveReconcile(duration time.Duration, err error)
+	ObservePublish(duration time.Duration, err error)
 }
 
 // Config is what a Driver works with. All fields without a default must be set.

@@ -58,7 +58,8 @@ func (r *countingRecorder) count(what string, err error) {
 
 func (r *countingRecorder) ObservePrepare(_ time.Duration, err error)   { r.count("prepare", err) }
 func (r *countingRecorder) ObserveUnprepare(_ time.Duration, err error) { r.count("unprepare", err) }
-func (r *countingRecorder) ObserveReconcile(err error)                  { r.count("reconcile", err) }
+func (r *countingRecorder) ObserveReconcile(_ time.Duration, err error) { r.count("reconcile", err) }
+func (r *countingRecorder) ObservePublish(_ time.Duration, err error)   { r.count("publish", err) }
 
 // machineOf has n GPUs and one NIC.
 func machineOf(n int) *topology.Snapshot {

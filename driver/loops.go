@@ -34,7 +34,10 @@ func (d *Driver) publish(ctx context.Context, to publisher) {
 		if in, ready := d.publishInput(time.Now()); ready {
 			resources := publish.Resources(in)
 			if last == nil || !apiequality.Semantic.DeepEqual(*last, resources) {
-				if err := to.PublishResources(ctx, resources); err != nil {
+				begin := time.Now()
+				err := to.PublishResources(ctx, resources)
+				d.cfg.Recorder.ObservePublish(time.Since(begin), err)
+				if err != nil {
 					klog.FromContext(ctx).Error(err, "Devices cannot be published")
 				} else {
 					last = &resources
@@ -65,11 +68,12 @@ func (d *Driver) reconcile(ctx context.Context) {
 	for {
 		changed := d.machine.watch()
 		if d.machine.ready() {
+			begin := time.Now()
 			err := d.runner.Reconcile(ctx, read, d.directory)
 			if ctx.Err() != nil {
 				return
 			}
-			d.cfg.Recorder.ObserveReconcile(err)
+			d.cfg.Recorder.ObserveReconcile(time.Since(begin), err)
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "Some claims could not be reconciled; trying again later", "after", d.cfg.ReconcileInterval)
 			}

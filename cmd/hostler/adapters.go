@@ -83,8 +83,11 @@ func (r driverRecorder) ObservePrepare(d time.Duration, err error) {
 func (r driverRecorder) ObserveUnprepare(d time.Duration, err error) {
 	r.Recorder.ObserveUnprepare(result(err), d)
 }
-func (r driverRecorder) ObserveReconcile(err error) {
-	r.Recorder.ObserveReconcile("claims", result(err), 0)
+func (r driverRecorder) ObserveReconcile(d time.Duration, err error) {
+	r.Recorder.ObserveReconcile("claims", result(err), d)
+}
+func (r driverRecorder) ObservePublish(d time.Duration, err error) {
+	r.Recorder.ObservePublish(result(err), d)
 }
 
 // doors measures what comes in from sandboxes and passes it on.
