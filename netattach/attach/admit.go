@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,7 +35,13 @@ func (a *Attacher) Admit(ctx context.Context, sandbox Sandbox, claim types.UID, 
 	if onHost {
 		sandbox.NetNS = ""
 	}
-	intents := a.intents(sandbox)
+	intents, err := a.intents(sandbox.Pod)
+	if err != nil {
+		return err
+	}
+	if joined, ok := a.joined(intents, claim); ok {
+		intents = append(intents, joined)
+	}
 	for _, intent := range intents {
 		if intent.ClaimUID != claim {
 			continue
@@ -49,6 +56,16 @@ func (a *Attacher) Admit(ctx context.Context, sandbox Sandbox, claim types.UID, 
 		return a.Check(ctx, sandbox.Pod.UID, claim, descriptor)
 	}
 	return a.admitIdle(sandbox, namespace, claim)
+}
+
+// joined is the intent of a claim that the pod uses but that was prepared for
+// other pods: any number can share an egress scope. Netdevs cannot be shared.
+func (a *Attacher) joined(intents []netattach.Intent, claim types.UID) (netattach.Intent, bool) {
+	if slices.ContainsFunc(intents, func(i netattach.Intent) bool { return i.ClaimUID == claim }) {
+		return netattach.Intent{}, false
+	}
+	intent, prepared := a.cfg.Intents.Intent(claim)
+	return intent, prepared && intent.Egress != nil && len(intent.Devices) == 0
 }
 
 // admitIdle admits a claim that wants nothing of the network, and records it,

@@ -89,9 +89,9 @@ func (a *Attacher) Close() error { return a.host.Close() }
 
 // Attach is idempotent. A pod without intents costs a lookup.
 func (a *Attacher) Attach(ctx context.Context, sandbox Sandbox) error {
-	intents := a.intents(sandbox)
-	if len(intents) == 0 {
-		return nil
+	intents, err := a.intents(sandbox.Pod)
+	if err != nil || len(intents) == 0 {
+		return err
 	}
 	if sandbox.NetNS == "" {
 		return a.attachHostNetwork(ctx, sandbox, intents)
@@ -106,9 +106,9 @@ func (a *Attacher) Attach(ctx context.Context, sandbox Sandbox) error {
 
 // AttachTo is Attach for a namespace that the caller holds open as a descriptor.
 func (a *Attacher) AttachTo(ctx context.Context, sandbox Sandbox, descriptor int) error {
-	intents := a.intents(sandbox)
-	if len(intents) == 0 {
-		return nil
+	intents, err := a.intents(sandbox.Pod)
+	if err != nil || len(intents) == 0 {
+		return err
 	}
 	namespace, err := namespaceOf(descriptor)
 	if err != nil {
@@ -117,8 +117,26 @@ func (a *Attacher) AttachTo(ctx context.Context, sandbox Sandbox, descriptor int
 	return a.attach(ctx, sandbox, namespace, intents)
 }
 
-func (a *Attacher) intents(sandbox Sandbox) []netattach.Intent {
-	return a.cfg.Intents.IntentsForPod(sandbox.Pod.UID, sandbox.Pod.Namespace, sandbox.Pod.Name)
+// intents of a pod are those of the claims that were reserved for it when they
+// were prepared, and of those that it joined later and that it has a record of:
+// the kubelet prepares a claim once, for however many pods use it.
+func (a *Attacher) intents(pod netattach.PodReference) ([]netattach.Intent, error) {
+	intents := a.cfg.Intents.IntentsForPod(pod.UID, pod.Namespace, pod.Name)
+	records, err := a.records.list()
+	if err != nil {
+		return nil, err
+	}
+	for _, record := range records {
+		claim := record.Intent.ClaimUID
+		known := slices.ContainsFunc(intents, func(i netattach.Intent) bool { return i.ClaimUID == claim })
+		if record.Pod.UID != pod.UID || known {
+			continue
+		}
+		if intent, prepared := a.cfg.Intents.Intent(claim); prepared {
+			intents = append(intents, intent)
+		}
+	}
+	return intents, nil
 }
 
 // attachHostNetwork records claims that want nothing of the network and refuses
@@ -246,7 +264,11 @@ func (a *Attacher) Check(ctx context.Context, pod, claim types.UID, descriptor i
 	if record.RulesetHash == "" {
 		return nil
 	}
-	rules, scoped, err := scopeOf(a.cfg.Intents.IntentsForPod(record.Pod.UID, record.Pod.Namespace, record.Pod.Name))
+	intents, err := a.intents(record.Pod)
+	if err != nil {
+		return err
+	}
+	rules, scoped, err := scopeOf(intents)
 	if err != nil {
 		return err
 	}

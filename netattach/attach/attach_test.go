@@ -276,6 +276,30 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// The kubelet prepares a claim once. A pod that uses it later is known to the
+// gate alone, and to the records from then on.
+func TestPodJoinsAScopePreparedForAnother(t *testing.T) {
+	n, ctx := newNode(t), context.Background()
+	n.claim("claim-1", scope("10.1.0.0/24", 80))
+	later := Sandbox{ID: "sandbox-2", NetNS: n.sandbox.NetNS, Pod: netattach.PodReference{UID: "pod-2", Namespace: "ns", Name: "later"}}
+	if err := n.attacher.Admit(ctx, later, "claim-1", n.pod.FD); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	if err := n.attacher.Check(ctx, "pod-2", "claim-1", n.pod.FD); err != nil {
+		t.Errorf("after a restart of the agent: %v", err)
+	}
+	if err := n.attacher.Reconcile(ctx); err != nil {
+		t.Errorf("reconciling it: %v", err)
+	}
+	if hash, err := egress.Installed(n.pod.FD); err != nil || hash == "" {
+		t.Errorf("rules %q, %v; want the scope in force", hash, err)
+	}
+	if err := n.attacher.Release(ctx, "claim-1"); err != nil || n.recordCount(t) != 0 {
+		t.Errorf("release: %v, %d records left", err, n.recordCount(t))
+	}
+}
+
 func TestDamagedRecordIsNamedAndHidesNoOther(t *testing.T) {
 	n := newNode(t)
 	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))

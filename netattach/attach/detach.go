@@ -83,7 +83,11 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	if record.State != StateAttached || record.RulesetHash == "" {
 		return nil
 	}
-	rules, scoped, err := scopeOf(a.cfg.Intents.IntentsForPod(record.Pod.UID, record.Pod.Namespace, record.Pod.Name))
+	intents, err := a.intents(record.Pod)
+	if err != nil {
+		return err
+	}
+	rules, scoped, err := scopeOf(intents)
 	if err != nil || !scoped {
 		return err
 	}

@@ -76,3 +76,24 @@ func TestEmptyScopeLetsNothingOut(t *testing.T) {
 		t.Errorf("loopback must work: %v %s", err, out)
 	}
 }
+
+// One claim can serve many pods. The kubelet prepares it for the first; the
+// scope must hold for those that come later too.
+func TestPodsShareOneScope(t *testing.T) {
+	s := newScenario(t)
+	s.apply(claim("shared", requests(request("egress", "egress.hostler.dev"))+config("egress", scope)), podWith("first", "resourceClaimName: shared", ""))
+	s.awaitReady("first")
+	s.apply(podWith("second", "resourceClaimName: shared", firstPackets()))
+	s.awaitReady("second")
+	s.eventually("both first attempts are over", func() error { _, err := s.trySh("second", "test -s /tmp/allowed"); return err })
+	if out := s.sh("second", "cat /tmp/denied"); strings.HasPrefix(out, "exit=0") {
+		t.Errorf("the second pod reached %s: %s", deniedAddress, out)
+	}
+	if out := s.sh("second", "cat /tmp/allowed"); !strings.HasPrefix(out, "exit=0") {
+		t.Errorf("the second pod did not reach %s: %s", allowedAddress, out)
+	}
+	s.kubectl("delete", "pod", "first")
+	if out, err := s.trySh("second", "nc -w 2 "+deniedAddress+" 80 </dev/null"); err == nil {
+		t.Errorf("the scope of the second pod went with the first: %s", out)
+	}
+}

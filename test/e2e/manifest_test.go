@@ -21,6 +21,11 @@ spec:
 %s`, name, indent(devices, 6))
 }
 
+// claim is a ResourceClaim that several pods can use.
+func claim(name, devices string) string {
+	return fmt.Sprintf("apiVersion: resource.k8s.io/v1\nkind: ResourceClaim\nmetadata: {name: %s}\nspec:\n  devices:\n%s", name, indent(devices, 4))
+}
+
 // request asks for one device of a class; selectors are CEL expressions.
 func request(name, class string, selectors ...string) string {
 	text := fmt.Sprintf("- name: %s\n  exactly:\n    deviceClassName: %s\n", name, class)
@@ -50,12 +55,20 @@ func nicConfig(name, address string, more ...string) string {
 // pod runs script (default: sleep) and holds one claim made from the template
 // of the same name, or none.
 func pod(name, claimTemplate, script string) string {
+	if claimTemplate == "" {
+		return podWith(name, "", script)
+	}
+	return podWith(name, "resourceClaimTemplateName: "+claimTemplate, script)
+}
+
+// podWith takes the source of the claim as the pod's manifest has it, "resourceClaimName: shared".
+func podWith(name, claimSource, script string) string {
 	if script == "" {
 		script = "exec sleep 1000000"
 	}
 	claims, use := "", ""
-	if claimTemplate != "" {
-		claims = fmt.Sprintf("  resourceClaims: [{name: claim, resourceClaimTemplateName: %s}]\n", claimTemplate)
+	if claimSource != "" {
+		claims = fmt.Sprintf("  resourceClaims: [{name: claim, %s}]\n", claimSource)
 		use = "    resources: {claims: [{name: claim}]}\n"
 	}
 	return fmt.Sprintf(`apiVersion: v1
