@@ -9,6 +9,9 @@ IMAGE   := localhost/hostler-dev/hostler:dev
 TAR     := bin/hostler-image.tar
 CLUSTER := go run ./test/cluster/cmd/cluster
 
+# go-nvml's generated bindings name deprecated functions of its header.
+export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
+
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,3 +52,4 @@ deploy: image ## Image and chart into the cluster
 	@$(CLUSTER) deploy --image $(TAR)
 cluster-down: ## Remove the cluster and everything it made
 	@$(CLUSTER) down
+	@rm -f .run/env
