@@ -34,7 +34,7 @@ func clusterConfig(kubeconfig string) (*rest.Config, error) {
 	var err error
 	if kubeconfig != "" {
 		if config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
-			return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+			return nil, fmt.Errorf("kubeconfig %s cannot be used: %w; correct the file or --kubeconfig", kubeconfig, err)
 		}
 	} else if config, err = rest.InClusterConfig(); err != nil {
 		return nil, fmt.Errorf("no --kubeconfig is given and this is no pod with a service account (%w); `hostler topology` works without a cluster", err)

@@ -89,7 +89,7 @@ func (c *configFlags) load() (*v1alpha1.AgentConfig, error) {
 	if c.file != "" {
 		raw, err := os.ReadFile(c.file)
 		if err != nil {
-			return nil, fmt.Errorf("reading the config file: %w", err)
+			return nil, fmt.Errorf("reading the config file: %w; correct --config or the file's permissions", err)
 		}
 		if config, err = v1alpha1.DecodeAgentConfig(raw); err != nil {
 			return nil, fmt.Errorf("config file %s: %w", c.file, err)
@@ -121,7 +121,20 @@ func decodeInto(target reflect.Value, text string) error {
 		text = "[" + text + "]"
 	}
 	if err := yaml.UnmarshalStrict([]byte(text), target.Interface()); err != nil {
-		return fmt.Errorf("%q is not a %s", text, target.Elem().Type())
+		return fmt.Errorf("write %s", wanted(target.Elem().Type()))
 	}
 	return nil
+}
+
+// wanted says what a flag of the type takes.
+func wanted(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[metav1.Duration]():
+		return "a duration, such as 300ms, 5s or 1m30s"
+	case t == reflect.TypeFor[*bool]():
+		return "true or false"
+	case t.Kind() == reflect.Slice:
+		return "a list of whole numbers, such as 13,31"
+	}
+	return "a whole number"
 }

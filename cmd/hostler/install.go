@@ -35,25 +35,29 @@ func installHooks(paths v1alpha1.PathsConfig) error {
 func installHook(from, to string) error {
 	program, err := os.ReadFile(from)
 	if err != nil {
-		return fmt.Errorf("installing a hook on the host: %w", err)
+		return fmt.Errorf("a hook belongs beside the agent's executable and cannot be read: %w; install it there", err)
 	}
 	if installed, err := os.ReadFile(to); err == nil && bytes.Equal(installed, program) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return fmt.Errorf("installing a hook on the host: %w", err)
+		return hookFailed(to, err)
 	}
 	aside, err := os.CreateTemp(filepath.Dir(to), ".hook-*")
 	if err != nil {
-		return fmt.Errorf("installing a hook on the host: %w", err)
+		return hookFailed(to, err)
 	}
 	defer os.Remove(aside.Name()) // fails after the rename, as it should
 	_, writeErr := aside.Write(program)
 	if err := errors.Join(writeErr, aside.Chmod(0o755), aside.Sync(), aside.Close()); err != nil {
-		return fmt.Errorf("installing the hook %s on the host: %w", to, err)
+		return hookFailed(to, err)
 	}
 	if err := os.Rename(aside.Name(), to); err != nil {
-		return fmt.Errorf("installing the hook %s on the host: %w", to, err)
+		return hookFailed(to, err)
 	}
 	return nil
+}
+
+func hookFailed(to string, err error) error {
+	return fmt.Errorf("installing the hook %s on the host: %w; check paths.gate and paths.cdiHook", to, err)
 }

@@ -90,7 +90,7 @@ func (n *Node) standing() (verdicts []health.Verdict, primed bool) {
 // Run keeps the node's condition and taint true until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
 	logger := klog.FromContext(ctx).WithName("health-node")
-	next := n.cfg.Resync
+	next, told := n.cfg.Resync, ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,9 +107,15 @@ func (n *Node) Run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			logger.Error(err, "The node's condition or taint is out of date; trying again", "node", n.cfg.NodeName, "after", n.cfg.RetryInterval)
+			// An API server that is away for an hour is one fact, not 1800.
+			if err.Error() != told {
+				logger.Error(err, "The node's condition or taint is out of date; trying again until it is not", "node", n.cfg.NodeName, "every", n.cfg.RetryInterval)
+				told = err.Error()
+			}
 			next = n.cfg.RetryInterval
+			continue
 		}
+		told = ""
 	}
 }
 

@@ -91,7 +91,8 @@ func (n *NVML) Run(ctx context.Context, engine Engine) error {
 		session := n.cfg.Session()
 		if session != nil {
 			err := session.WatchEvents(ctx, func(e nvml.Event) { n.deliver(ctx, engine, e) })
-			if err != nil && err.Error() != lastError {
+			// A node without a driver is the observer's to tell.
+			if err != nil && !errors.Is(err, topology.ErrDriverMissing) && err.Error() != lastError {
 				lastError = err.Error()
 				logger.Error(err, "Watching GPU events failed; faults are found by probing until it works again")
 			}

@@ -59,7 +59,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Ready = func(bool) {}
 	}
 	log := klog.FromContext(ctx)
-	pause := 100 * time.Millisecond
+	pause, told := 100*time.Millisecond, ""
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := serve(ctx, cfg)
@@ -68,9 +68,13 @@ func Run(ctx context.Context, cfg Config) error {
 			break
 		}
 		if time.Since(started) > longestPause {
-			pause = 100 * time.Millisecond
+			pause, told = 100*time.Millisecond, ""
 		}
-		log.Info("The container runtime's NRI is not connected; until it is, pods are attached by the gate", "socket", cfg.Socket, "reason", reason(err), "retryIn", pause)
+		detail := 4
+		if why := reason(err); why != told { // what is known already is not the node's story
+			detail, told = 0, why
+		}
+		log.V(detail).Info("The container runtime's NRI is not connected; until it is, pods are attached by the gate", "socket", cfg.Socket, "reason", reason(err), "retryIn", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
