@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -79,6 +80,11 @@ func run(ctx context.Context, o options) (err error) {
 	b := &bed{say: func(format string, args ...any) {
 		fmt.Printf("%5.0fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return fmt.Errorf("ask how busy the machine is: %w", err)
+	}
+	b.say("%d CPUs, load average %s; a busy machine shows in floors and values alike", runtime.NumCPU(), strings.Fields(string(load))[0])
 	var down error
 	if slices.ContainsFunc(chosen, func(m measurement) bool { return m.cluster }) {
 		down = b.up(ctx, o.image)
