@@ -17,7 +17,7 @@ func (s *story) machineIsDrawn(ctx context.Context) error {
 		hang behind one PCIe switch, and data goes straight from GPU to NIC. SYS: it crosses the CPU sockets first.
 		A training job loses much of its network that way, so GPU and NIC should be given out as neighbours.`)
 	out, err := s.run(ctx, inAgent+`hostler topology \
-  | sed -nE '1,9s/^(.{113}).*/\1/p; /^NIC Legend/,$p'`)
+  | sed -nE '1,9s/^(.{113}).*/\1/; 9s/$/\n/; 1,9p; /^NIC Legend/,$p'`)
 	if err != nil {
 		return err
 	}
