@@ -22,14 +22,15 @@ const (
 	lastTwo    = " --sort-by=.lastTimestamp | tail -n 2"
 	faulty     = "AcceleratorFault"
 	recovered  = "AcceleratorRecovered"
-	podsHealth = "kubectl -n " + namespace + ` get pod trainer-0 -o jsonpath='
-{range .status.containerStatuses[0].allocatedResourcesStatus[*].resources[*]}{.health}  {.resourceID}
-{"  "}{.message}{"\n"}{end}'`
+	podsHealth = "kubectl -n " + namespace + ` get pod trainer-0 \
+  -o jsonpath='{range .status.containerStatuses[0].allocatedResourcesStatus[0].resources[*]}{.health}  {.resourceID}
+  {.message}
+{end}'`
 )
 
 func (s *story) gpuBreaks(ctx context.Context) error {
 	s.chapter("A GPU breaks", fmt.Sprintf(`The driver reports XID 79, "GPU has fallen off the bus", and the GPU of trainer-0
-		stops to answer. The agent taints %s in its ResourceSlice, so that the scheduler avoids it, and
+		stops answering. The agent taints %s in its ResourceSlice, so that the scheduler avoids it, and
 		tells the node and the pod.`, s.gpu))
 	w, err := s.watchSlices(ctx)
 	if err != nil {
@@ -153,7 +154,7 @@ func (s *story) shown(ctx context.Context, reason string, since time.Time) error
 	}
 	for _, command := range []string{
 		`kubectl get resourceslices --sort-by=.spec.pool.name \
-  -o go-template-file=` + deviceList + " | grep -A 2 " + s.gpu,
+  -o go-template-file=` + deviceList + " | grep " + s.gpu,
 		ofNode + reason + ` \
  ` + lastTwo,
 	} {
@@ -183,5 +184,5 @@ ls deploy/samples test/demo/manifests            # claims to start from
 make demo                                        # tell it again
 make demo-down                                   # remove everything`, envFile, namespace, inAgent, drawing, cluster.AgentNamespace))
 	s.line("")
-	s.aside("Told in %.0f s.", time.Since(s.began).Seconds())
+	s.aside("Told in %.0f s, set-up included.", time.Since(s.began).Seconds())
 }

@@ -83,10 +83,11 @@ func (n *narrator) command(text string) {
 
 // output shows what a command answered.
 func (n *narrator) output(text string) {
-	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
-		if line == "" && text == "" {
-			return
-		}
+	text = strings.TrimRight(text, " \n")
+	if text == "" {
+		return
+	}
+	for line := range strings.SplitSeq(text, "\n") {
 		n.line(strings.TrimRight(outputIndent+line, " "))
 	}
 }
