@@ -167,22 +167,21 @@ func (s *story) shown(ctx context.Context, reason string, since time.Time) error
 
 func (s *story) whatNext() {
 	s.chapter("Your turn", "The cluster stays up. Some things to try:")
-	s.output(fmt.Sprintf(`
-. %[1]s                                  # kubectl, $NVML_CONTROL, $HOSTLER_METRICS
-kubectl get resourceslices -o yaml
-kubectl explain resourceclaim.spec.devices
-kubectl -n %[2]s exec -it agent -- sh          # try to get out
-%[3]shostler topology -o tree
-%[3]shostler topology -o svg > %[4]s
-kubectl -n %[5]s logs ds/hostler -f
+	s.line("")
+	s.output(fmt.Sprintf(`. %[1]s                                     # for kubectl, $NVML_CONTROL, $HOSTLER_METRICS
+ls deploy/samples %[2]s         # claims to start from
+kubectl -n %[3]s exec -it agent -- sh            # try to get out
+kubectl -n %[4]s logs ds/hostler -f    # what the agent says
+%[5]shostler topology -o tree
+%[5]shostler topology -o svg > %[6]s
 
 echo "xid gpu3 94" >> "$NVML_CONTROL/events"     # other faults: test/nvmlsim/README.md
-echo dead > "$NVML_CONTROL/driver"               # the driver dies: the node is tainted
+echo dead > "$NVML_CONTROL/driver"               # the driver dies, and the node is tainted
 echo alive > "$NVML_CONTROL/driver"
 
-ls deploy/samples test/demo/manifests            # claims to start from
 make demo                                        # tell it again
-make demo-down                                   # remove everything`, envFile, namespace, inAgent, drawing, cluster.AgentNamespace))
+make demo-down                                   # remove everything`,
+		envFile, manifests, namespace, cluster.AgentNamespace, inAgent, drawing))
 	s.line("")
 	s.aside("Told in %.0f s, set-up included.", time.Since(s.began).Seconds())
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/hostler-dev/hostler/test/cluster"
 	"github.com/hostler-dev/hostler/topology"
@@ -51,7 +50,7 @@ func (s *story) devicesArePublished(ctx context.Context) error {
 	if err := expect(out, "hostler.dev/uplink", "the uplink is tainted"); err != nil {
 		return err
 	}
-	s.held("%s", fmt.Sprintf("%d GPUs, %d NICs and the node's egress are published; the uplink %s is tainted.",
-		len(s.profile.GPUs), len(s.profile.NICs), s.profile.UplinkName()))
+	s.held("%d GPUs, %d NICs and the node's egress are published; the uplink %s is tainted.",
+		len(s.profile.GPUs), len(s.profile.NICs), s.profile.UplinkName())
 	return nil
 }
