@@ -3,6 +3,7 @@
 // Numbers and meanings follow NVIDIA's "XID Errors" guide; where existing tools
 // disagree (63, 94, 109, 68, 69, 121) the milder class is taken, because the
 // driver's own recovery action, probed right after every XID, decides upward.
+
 package health
 
 // Class says what an XID means for the device.

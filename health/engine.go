@@ -2,6 +2,7 @@
 // passes one lock, is folded, written to disk and only then told, so that what
 // was told is never forgotten. Observations that change nothing that others act
 // on (the thousandth XID 45 of a storm) wait for the next tick.
+
 package health
 
 import (
@@ -172,10 +173,10 @@ func (e *Engine) settle() {
 func (e *Engine) record(change Reaction) {
 	v := change.Verdict
 	logger := e.logger.WithValues("device", v.Device, "family", v.Family, "severity", v.Severity.String(), "reason", v.Reason, "count", v.Count)
-	switch {
-	case change.Change == Repeated:
+	switch change.Change {
+	case Repeated:
 		logger.V(4).Info("Fault repeated")
-	case change.Change == Cleared:
+	case Cleared:
 		logger.Info("Fault cleared", "since", v.Since)
 	default:
 		logger.Info("Fault "+string(change.Change), "message", v.Message)

@@ -1,5 +1,6 @@
 // Observations are the engine's only input. Each is a plain value that says
 // what was seen, never what it means; meaning is Step's business.
+
 package health
 
 import (

@@ -1,6 +1,7 @@
 // NIC ports are judged mildly: a port that was seen up and then stays down is
 // Degraded, which makes the slice say so and keeps nobody away. A port that has
 // never been up is unused, not broken, and a NIC in a pod is the pod's affair.
+
 package health
 
 import (

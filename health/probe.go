@@ -2,6 +2,7 @@
 // nobody else. A cgo call that is stuck cannot be cancelled: the loop says
 // "hung" once the deadline has passed, and then waits for that same call
 // instead of piling more calls onto a dead device.
+
 package health
 
 import (

@@ -2,6 +2,7 @@
 // probe disproves. What was an event (an XID, a memory error) is believed until
 // the driver itself says that no action is needed, or the node has rebooted;
 // and in either case a probe must pass, for as long as the hold-down asks.
+
 package health
 
 import (

@@ -1,6 +1,7 @@
 // State is everything the engine remembers, as one plain value: it is cloned by
 // Step, stored as JSON, and equal to itself after a restart. Faults join on the
 // severity lattice here; what lifts them is in recovery.go.
+
 package health
 
 import (

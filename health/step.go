@@ -1,6 +1,7 @@
 // Step is the whole judgement: state and observation in, state and reactions
 // out, no clock, no file, no call. Whoever wants to know why a GPU is tainted
 // replays its observations through this function.
+
 package health
 
 import (

@@ -2,6 +2,7 @@
 // synced, renamed, and the directory synced, so that a power cut leaves either
 // the old judgement or the new one. A file that cannot be understood is set
 // aside for the administrator and never stops the agent.
+
 package health
 
 import (

@@ -2,6 +2,7 @@
 // one kept connection to its pod-resources socket, after the ledger changed and
 // every ten seconds, and never in a scrape. A kubelet that does not answer costs
 // the container label and nothing else: claim, pod and device are the ledger's.
+
 package metrics
 
 import (

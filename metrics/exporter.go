@@ -179,11 +179,11 @@ func (e *Exporter) syncSamplers(ctx context.Context, workers *sync.WaitGroup) {
 	}
 	gpus, nics := map[string]*series[nvml.Sample]{}, map[string]*series[NICReading]{}
 	for _, gpu := range e.snapshot.GPUs {
-		gpus[gpu.Name] = reuse(e, ctx, workers, e.gpus, gpu.Name, sampleGPU(e.cfg.GPUs, gpu.Placement.PCI))
+		gpus[gpu.Name] = reuse(ctx, e, workers, e.gpus, gpu.Name, sampleGPU(e.cfg.GPUs, gpu.Placement.PCI))
 	}
 	for i := range e.snapshot.NICs {
 		if nic := &e.snapshot.NICs[i]; shown(nic, holders) {
-			nics[nic.Name] = reuse(e, ctx, workers, e.nics, nic.Name, e.sampleNIC(nic.Name))
+			nics[nic.Name] = reuse(ctx, e, workers, e.nics, nic.Name, e.sampleNIC(nic.Name))
 		}
 	}
 	stopMissing(e.gpus, gpus)
@@ -191,7 +191,7 @@ func (e *Exporter) syncSamplers(ctx context.Context, workers *sync.WaitGroup) {
 	e.gpus, e.nics = gpus, nics
 }
 
-func reuse[T any](e *Exporter, ctx context.Context, workers *sync.WaitGroup, running map[string]*series[T], device string,
+func reuse[T any](ctx context.Context, e *Exporter, workers *sync.WaitGroup, running map[string]*series[T], device string,
 	sample func(context.Context) (T, bool, error)) *series[T] {
 	if s := running[device]; s != nil {
 		return s

@@ -3,6 +3,7 @@
 // from sysfs, where each file is read alone. A file that fails is left in peace
 // for a while: reading counters of a restricted function makes mlx5 write an
 // error to the kernel log each time (node_exporter issue 3434).
+
 package metrics
 
 import (

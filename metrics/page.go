@@ -1,6 +1,7 @@
 // The page: families and a view become text in Prometheus's exposition format.
 // It is rendered ahead of time and never changed afterwards, so that a scrape
 // only copies it.
+
 package metrics
 
 import (

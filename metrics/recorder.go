@@ -1,6 +1,7 @@
 // The Recorder counts what the agent does: requests and their durations, by
 // result. It implements the small observer interfaces that the driver and the
 // attachment rooms declare. Each histogram's _count is the request counter.
+
 package metrics
 
 import (

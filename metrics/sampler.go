@@ -1,6 +1,7 @@
 // One goroutine samples one device, so that a device whose driver call hangs
 // goes stale alone. The newest sample hangs on an atomic pointer for the
 // renderer to pick up.
+
 package metrics
 
 import (

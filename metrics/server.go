@@ -1,5 +1,6 @@
 // The HTTP side: /metrics copies the page, /healthz and /readyz run the checks
 // that the agent was wired with and name each one that fails.
+
 package metrics
 
 import (

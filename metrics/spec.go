@@ -6,6 +6,7 @@
 // and begin with hostler_ where they do not. A device's series keep their labels
 // for as long as the device exists: who uses it is said by hostler_claim_info
 // alone, so a graph of a GPU does not break when a pod comes or goes.
+
 package metrics
 
 import (

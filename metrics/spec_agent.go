@@ -1,5 +1,6 @@
 // What the agent says about devices beside measuring them: what they are, who
 // holds them, what is wrong with them, and how old their numbers are.
+
 package metrics
 
 import "strconv"

@@ -1,5 +1,6 @@
 // A View is everything that one page shows, gathered at one moment: plain
 // values, no lock, no call. Rendering is a function of it.
+
 package metrics
 
 import (

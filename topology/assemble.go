@@ -1,6 +1,7 @@
 // Assemble joins the two views of the machine. The bus says where a GPU sits,
 // the driver what it is; where they disagree about which GPUs exist, the bus is believed
 // and the GPU is lost: present, known by name, and not to be given to anyone.
+
 package topology
 
 import (

@@ -1,4 +1,5 @@
 // How devices are put into words: the same words in matrix, tree and picture.
+
 package topology
 
 import (

@@ -1,4 +1,5 @@
 // JSON and YAML are the snapshot itself, for scripts and bug reports.
+
 package topology
 
 import (

@@ -1,4 +1,5 @@
 // Errors that readers of the machine share with the observer.
+
 package topology
 
 import "errors"

@@ -1,6 +1,7 @@
 // The graph: pure functions from a snapshot to distances, islands and groups.
 // The distance classes are those of `nvidia-smi topo -m`, extended to every device of
 // the snapshot, so that a GPU and a NIC are as comparable as two GPUs.
+
 package topology
 
 import (

@@ -1,5 +1,6 @@
 // The common ground of tree and picture: the devices of a snapshot sorted into
 // sockets, NUMA nodes, root complexes and switches. VFs stay with their PF.
+
 package topology
 
 import (

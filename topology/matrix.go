@@ -1,6 +1,7 @@
 // The matrix: `nvidia-smi topo -m` for every device of the machine. It keeps
 // that tool's columns and legend, so that what administrators know still holds, and adds
 // the NICs' RDMA devices and netdevs, and what the node itself lives on.
+
 package topology
 
 import (

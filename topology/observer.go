@@ -2,6 +2,7 @@
 // every hint that something changed, and slowly in between for what sends no hints;
 // and it tells its subscribers only when the snapshot is another one than before. A
 // node without a driver, or with one that comes later, is an ordinary state.
+
 package topology
 
 import (

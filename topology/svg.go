@@ -1,6 +1,7 @@
 // The picture: a machine as one would hang it up. Sockets are panels; their
 // root complexes and switches lead down (in the lower half: up) to NICs and GPUs, so
 // that all GPUs face the middle, where NVLink joins them.
+
 package topology
 
 import (

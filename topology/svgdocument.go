@@ -1,6 +1,7 @@
 // The SVG's elements, styles and legend. Colours are plain CSS classes with a
 // second set for dark viewers; custom properties would be shorter, but common
 // renderers do not know them.
+
 package topology
 
 import (

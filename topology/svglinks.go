@@ -1,5 +1,6 @@
 // The middle of the picture: NVLink. Behind NVSwitches every GPU leads to one
 // fabric; without them each pair of GPUs has its own bundle of links.
+
 package topology
 
 import (

@@ -1,4 +1,5 @@
 // Panels of the picture: a socket's root complexes, switches, NICs and GPUs.
+
 package topology
 
 import (

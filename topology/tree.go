@@ -1,4 +1,5 @@
 // The tree: where each device hangs, from the socket down, in words.
+
 package topology
 
 import (

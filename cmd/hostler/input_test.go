@@ -24,7 +24,7 @@ func TestWrongInputIsRefusedWithARemedy(t *testing.T) {
 		args []string
 		says []string
 	}{
-		"an unknown key in the file":         {[]string{"agent", file(head + "metrics: {adress: x}\n")}, []string{`unknown field "metrics.adress"`, "the fields there are: address, interval"}},
+		"an unknown key in the file":         {[]string{"agent", file(head + "metrics: {port: 80}\n")}, []string{`unknown field "metrics.port"`, "the fields there are: address, interval"}},
 		"a key of the wrong type":            {[]string{"agent", file(head + "logging: {verbosity: much}\n")}, []string{"logging.verbosity", "string", "int32", "correct the value"}},
 		"a file of another kind":             {[]string{"agent", file("apiVersion: hostler.dev/v1alpha1\nkind: GPUConfig\n")}, []string{`kind: "GPUConfig"`, "write one of AgentConfig"}},
 		"a file that is not YAML":            {[]string{"agent", file("{")}, []string{"neither JSON nor YAML", "AgentConfig"}},
@@ -36,7 +36,7 @@ func TestWrongInputIsRefusedWithARemedy(t *testing.T) {
 		"a word for a number":                {[]string{"agent", "--logging-verbosity=much"}, []string{`"much"`, "--logging-verbosity", "write a whole number"}},
 		"a word in a list of numbers":        {[]string{"agent", "--health-ignored-xids=13,all"}, []string{`"13,all"`, "--health-ignored-xids", "write a list of whole numbers, such as 13,31"}},
 		"a number for yes or no":             {[]string{"agent", "--health-node-taint=2"}, []string{`"2"`, "--health-node-taint", "write true or false"}},
-		"a flag that is not there":           {[]string{"agent", "--metrics-adress=:1"}, []string{"unknown flag: --metrics-adress", "`hostler agent --help`"}},
+		"a flag that is not there":           {[]string{"agent", "--metrics-port=1"}, []string{"unknown flag: --metrics-port", "`hostler agent --help`"}},
 		"an argument that no one asked for":  {[]string{"agent", "now"}, []string{`"now"`, "hostler agent"}},
 		"an output that topology cannot do":  {[]string{"topology", "--output=png"}, []string{`--output "png"`, "matrix, tree, svg, json, yaml"}},
 		"a listen address without a port":    {[]string{"agent", "--metrics-address=localhost"}, []string{"metrics.address", `must be "host:port"`}},

@@ -107,7 +107,7 @@ func (b *Builder) Build(ctx context.Context, claim *Claim) (*specs.Spec, error) 
 		}
 		spec.Devices = append(spec.Devices, specs.Device{Name: deviceName(claim.UID, device.Name), ContainerEdits: *edits})
 	}
-	version, err := tagscdi.MinimumRequiredVersion(spec)
+	version, err := specs.MinimumRequiredVersion(spec)
 	if err != nil {
 		return nil, fmt.Errorf("the CDI spec of claim %s is of no known version: %w", claim.UID, err)
 	}

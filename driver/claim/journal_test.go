@@ -62,7 +62,7 @@ func TestDamagedJournalIsSetAsideAndRebuilt(t *testing.T) {
 		"empty":                   func([]byte) []byte { return nil },
 		"one letter changed":      func(b []byte) []byte { return bytes.Replace(b, []byte("GPU-a"), []byte("GPU-z"), 1) },
 		"not a journal":           func([]byte) []byte { return []byte("{}\n") },
-		"of a later major format": func(b []byte) []byte { return mustEncode(`{"apiVersion":"journal.hostler.dev/v9","kind":"Journal"}`) },
+		"of a later major format": func([]byte) []byte { return mustEncode(`{"apiVersion":"journal.hostler.dev/v9","kind":"Journal"}`) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			directory := t.TempDir()

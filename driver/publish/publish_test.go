@@ -53,7 +53,7 @@ func device(t *testing.T, resources resourceslice.DriverResources, pool, name st
 		}
 	}
 	t.Fatalf("device %s is not in pool %s", name, pool)
-	panic("unreachable")
+	return resourceapi.Device{}
 }
 
 func text(d resourceapi.Device, name string) string {

@@ -1,5 +1,6 @@
 // The health of single devices, for the kubelet, which shows it in the status
 // of the pods that hold them (KEP-4680, allocatedResourcesStatus).
+
 package react
 
 import (

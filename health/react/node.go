@@ -2,6 +2,7 @@
 // fault raised and cleared, the condition AcceleratorsHealthy, and the taint that
 // keeps pods away while a fault concerns the whole node. It compares what should
 // be with what is, so a restart, a conflict or a lost update only delays it.
+
 package react
 
 import (
@@ -103,10 +104,7 @@ func (n *Node) Run(ctx context.Context) error {
 			continue
 		}
 		next = n.cfg.Resync
-		if err := n.reconcile(ctx, verdicts); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err := n.reconcile(ctx, verdicts); err != nil && ctx.Err() == nil {
 			// An API server that is away for an hour is one fact, not 1800.
 			if err.Error() != told {
 				logger.Error(err, "The node's condition or taint is out of date; trying again until it is not", "node", n.cfg.NodeName, "every", n.cfg.RetryInterval)

@@ -3,6 +3,7 @@
 // kubelet's conditions are none of our business. The taints of a node are one
 // atomic list, so ours is put in or taken out by a patch that names the resource
 // version it was computed from: a concurrent writer makes it conflict, not vanish.
+
 package react
 
 import (
@@ -29,8 +30,8 @@ const (
 	// NodeTaintKey is the taint, with effect NoSchedule, of a node whose accelerators are all unusable.
 	NodeTaintKey = KeyPrefix + "accelerators-unavailable"
 	// NodeCondition is True while no fault asks for a reset or worse.
-	NodeCondition corev1.NodeConditionType = "AcceleratorsHealthy"
-	fieldManager                           = "hostler-health"
+	NodeCondition = corev1.NodeConditionType("AcceleratorsHealthy")
+	fieldManager  = "hostler-health"
 )
 
 // NewRecorder writes Events through the client until ctx ends.

@@ -130,7 +130,11 @@ func (a Attachment) list() (*libcni.NetworkConfigList, error) {
 		return nil, fmt.Errorf("CNI configuration of NetworkAttachmentDefinition %s/%s: %w", a.Network.Namespace, a.Network.Name, err)
 	}
 	// prevResult for every command came with 0.4.0, and Result's present form with 1.0.0.
-	if ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0"); err != nil || !ok {
+	known, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0")
+	if err != nil {
+		return nil, fmt.Errorf("CNI version %q of NetworkAttachmentDefinition %s/%s: %w", list.CNIVersion, a.Network.Namespace, a.Network.Name, err)
+	}
+	if !known {
 		return list, nil
 	}
 	result, err := a.result().GetAsVersion(list.CNIVersion)

@@ -140,7 +140,10 @@ func TestChainIsAddedAndDeletedFromTheCache(t *testing.T) {
 	if want := "first ADD, second ADD, second DEL, first DEL"; who(got) != want {
 		t.Fatalf("calls were %s, want %s", who(got), want)
 	}
-	previous, _ := json.Marshal(got[0].input["prevResult"])
+	previous, err := json.Marshal(got[0].input["prevResult"])
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, part := range []string{`"net1"`, `"10.1.0.5/24"`, `"02:00:00:00:00:01"`} {
 		if !strings.Contains(string(previous), part) {
 			t.Errorf("the first plugin is not told of the moved device: no %s in %s", part, previous)

@@ -81,7 +81,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		pause = min(2*pause, longestPause)
 	}
-	return nil
+	return nil //nolint:nilerr // the end of ctx is how Run is meant to end
 }
 
 func reason(err error) string {

@@ -1,5 +1,6 @@
 // What the kernel says about the host's network namespace, through netlink, as
 // plain values that a test can write down.
+
 package nic
 
 import (

@@ -1,5 +1,6 @@
 // Which netdevs belong to a PCI function. Mostly one; a NIC in switchdev mode
 // lists the representors of its VFs beside its own, an old dual-port card one per port.
+
 package nic
 
 import (

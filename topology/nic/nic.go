@@ -106,7 +106,7 @@ func (r *Reader) identify(f *pci.Function, rdma *rdmaIndex) *function {
 	address := f.Placement.PCI
 	netdevs := r.netdevs(address)
 	device := rdma.forFunction(address, netdevs)
-	if len(netdevs) == 0 && device == nil && !(f.IsNetwork() && f.Driver != "") {
+	if len(netdevs) == 0 && device == nil && (!f.IsNetwork() || f.Driver == "") {
 		return nil
 	}
 	nic := topology.NIC{

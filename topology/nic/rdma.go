@@ -3,6 +3,7 @@
 // devices a function has; under another sysfs root (it reads /sys only) the same
 // folders are read here. The character devices are indexed in one pass, since
 // rdmamap's search per device grows with the square of the number of VFs.
+
 package nic
 
 import (

@@ -4,6 +4,7 @@
 // that these name, everything stacked on or under them - VLANs, bonds, bridges, macvlans,
 // Open vSwitch - down to the PCI function, its PF and its VFs.
 // Where the kernel's answer is incomplete, every NIC is an uplink, and says why.
+
 package nic
 
 import (

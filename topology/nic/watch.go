@@ -1,5 +1,6 @@
 // Watch turns the kernel's announcements about links, addresses and routes into
 // hints. What changed is not taken from the message: messages can be lost, the state cannot.
+
 package nic
 
 import (

@@ -1,5 +1,6 @@
 // Enumeration: which GPUs does NVML list, and at which PCI address? The index
 // is NVML's and changes with the set of GPUs; it is used here and never again.
+
 package nvml
 
 import (

@@ -1,5 +1,6 @@
 // Errors that callers branch on. NVML's own return codes stay inside this
 // package: the rest of Hostler asks "is it lost, is it hung, does it exist".
+
 package nvml
 
 import (
@@ -38,11 +39,11 @@ func callError(call string, ret nvml.Return) error {
 	case nvml.SUCCESS:
 		return nil
 	case nvml.ERROR_GPU_IS_LOST:
-		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrLost, ret)
+		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrLost, ret.Error())
 	case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_FUNCTION_NOT_FOUND, nvml.ERROR_ARGUMENT_VERSION_MISMATCH:
-		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrNotSupported, ret)
+		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrNotSupported, ret.Error())
 	case nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIB_RM_VERSION_MISMATCH:
-		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrDriverGone, ret)
+		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrDriverGone, ret.Error())
 	default:
 		return fmt.Errorf("%s: NVML answers %q (code %d)", call, ret.Error(), int32(ret))
 	}

@@ -1,6 +1,7 @@
 // WatchEvents delivers what the driver reports of its own accord. A GPU that
 // cannot register costs its own events only, GPUs that appear later are registered
 // when the session next enumerates them, and nothing polls faster than once a second.
+
 package nvml
 
 import (

@@ -1,6 +1,7 @@
 // GPUs reads what a snapshot says about each GPU. Attributes that never change
 // are read once; MIG mode, links and fabric every time. All GPUs are read at once,
 // each in its own lane, so that the slowest one sets the time and not the sum.
+
 package nvml
 
 import (

@@ -2,6 +2,7 @@
 // so each runs in a goroutine that the lane owns; the caller waits no longer than
 // the deadline. While a call that overran is still out, the lane is hung: it
 // refuses further calls at once instead of piling up goroutines behind the first.
+
 package nvml
 
 import (

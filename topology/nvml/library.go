@@ -3,6 +3,7 @@
 // used and not whatever the agent's image might hold. It is pinned for the life of
 // the process: go-nvml's calls bind lazily, once, to the addresses of the first
 // mapping, and would jump into nothing if the library were unmapped and mapped anew.
+
 package nvml
 
 import (

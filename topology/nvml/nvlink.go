@@ -1,6 +1,7 @@
 // NVLink and the NVLink fabric. NVML has no "how many links": links are asked
 // for one by one up to its maximum, and a link that the GPU does not have
 // answers "invalid argument" or "not supported".
+
 package nvml
 
 import (

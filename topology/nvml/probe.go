@@ -1,6 +1,7 @@
 // A Probe asks a GPU whether it is alive and what the driver says it needs.
 // Field 230 (NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, driver 555 and newer) is the
 // driver's own verdict and outranks anything that is derived from XID numbers.
+
 package nvml
 
 import (

@@ -1,5 +1,6 @@
 // A Sample is one measurement of one GPU. A value that the GPU or the driver
 // does not offer, or that failed this time, is nil: a zero would be a lie in a graph.
+
 package nvml
 
 import (

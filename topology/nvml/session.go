@@ -1,6 +1,7 @@
 // A Session is one nvmlInit. It remembers each GPU by PCI address: its handle,
 // its lane, and what was last read of it, which is all that remains
 // knowable once the GPU has fallen off the bus.
+
 package nvml
 
 import (

@@ -1,6 +1,7 @@
 // A Source is NVML for the life of an agent: it opens a Session when the driver
 // is there, closes it when the driver goes away, and opens the next one when it is
 // back. Everyone who measures or judges GPUs shares one Source.
+
 package nvml
 
 import (

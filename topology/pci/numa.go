@@ -1,5 +1,6 @@
 // NUMA nodes: memory domains, their CPUs, the socket that these CPUs sit in,
 // and the distances that the firmware's SLIT table gives.
+
 package pci
 
 import (

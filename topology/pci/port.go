@@ -1,6 +1,7 @@
 // What kind of port a bridge is. A PCIe switch is an upstream port with
 // downstream ports below it; sysfs shows each port as one more bridge and does not
 // say which is which. The PCI Express capability in config space does.
+
 package pci
 
 import "os"

@@ -124,7 +124,7 @@ func env(f *flags) *cobra.Command {
 		Use:   "env",
 		Short: "Print the environment variables of the cluster for a shell to source",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(*cobra.Command, []string) error {
 			c, err := cluster.Open(f.stateDir())
 			if err != nil {
 				return err
