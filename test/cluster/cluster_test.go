@@ -91,13 +91,18 @@ func footprint(t *testing.T) map[string][]string {
 // kubectl runs one command, which must succeed, and returns its output.
 func kubectl(t *testing.T, c *Cluster, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(c.Binaries(), "kubectl"), args...)
-	cmd.Env = append(os.Environ(), c.Env()...)
-	output, err := cmd.CombinedOutput()
+	output, err := tryKubectl(c, args...)
 	if err != nil {
 		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, output)
 	}
-	return string(output)
+	return output
+}
+
+func tryKubectl(c *Cluster, args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(c.Binaries(), "kubectl"), args...)
+	cmd.Env = append(os.Environ(), c.Env()...)
+	output, err := cmd.CombinedOutput()
+	return string(output), err
 }
 
 func TestClusterWorksAndLeavesNothing(t *testing.T) {
@@ -186,8 +191,17 @@ func reach(t *testing.T, c *Cluster) {
 	}
 	for _, row := range rows {
 		t.Run(row.what, func(t *testing.T) {
-			if output := kubectl(t, c, "exec", "on-one", "--", "sh", "-c", row.command); !strings.Contains(output, row.want) {
-				t.Errorf("%s: got %q, want %q in it", row.command, output, row.want)
+			// kube-proxy learns of a Service some time after it was made.
+			var output string
+			var err error
+			for deadline := time.Now().Add(20 * time.Second); ; {
+				output, err = tryKubectl(c, "exec", "on-one", "--", "sh", "-c", row.command)
+				if err == nil && strings.Contains(output, row.want) {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: got %q, %v; want %q in it", row.command, output, err, row.want)
+				}
 			}
 		})
 	}
