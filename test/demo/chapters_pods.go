@@ -93,7 +93,7 @@ func (s *story) egressIsScoped(ctx context.Context) error {
 	if _, err := s.run(ctx, get("trainer-0", deniedAddress)); err != nil {
 		return err
 	}
-	s.held("The agent reaches what its claim names, and nothing else.")
+	s.held("The agent reaches what its claim names, and no other address.")
 	return nil
 }
 
@@ -130,7 +130,7 @@ func (s *story) metricsNameThePod(ctx context.Context) error {
   max by (instance, device, namespace, pod) (hostler_claim_info)
   * on (instance, device) group_left () hw_gpu_utilization_ratio
 )`)
-	s.held("Pod trainer-0 uses %s of %s.", busy, s.gpu)
+	s.held("Pod trainer-0 keeps %s busy at a ratio of %s, and a query can say so.", s.gpu, busy)
 	return nil
 }
 
