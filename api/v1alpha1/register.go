@@ -1,12 +1,10 @@
 package v1alpha1
 
-// The one registry of kinds. The driver, the admission webhook and the command
-// line all learn from here what exists, so a kind that one of them accepts is
-// known to the others too. It is a function and not an init-time registration:
-// a scheme is a value that its user makes.
+// The one registry of the kinds that claims and classes may hold: whoever
+// decodes one learns from here what exists. It is a function and not an
+// init-time registration, so that no reader can change it for another.
 
 import (
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -20,13 +18,6 @@ const Version = "v1alpha1"
 // GroupVersion is what apiVersion must say.
 func GroupVersion() schema.GroupVersion {
 	return schema.GroupVersion{Group: GroupName, Version: Version}
-}
-
-// AddToScheme registers every kind of this package.
-func AddToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion(), append(claimConfigs(), &AgentConfig{})...)
-	metav1.AddToGroupVersion(scheme, GroupVersion())
-	return nil
 }
 
 // claimConfigs are the kinds that may stand in the opaque config of a

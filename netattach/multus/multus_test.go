@@ -170,6 +170,15 @@ func TestFailedAddIsDeleted(t *testing.T) {
 	}
 }
 
+func TestVersionThatIsNoneIsNamed(t *testing.T) {
+	unversioned := attachment(t)
+	unversioned.Network.Config = []byte(strings.Replace(string(unversioned.Network.Config), "1.0.0", "one", 1))
+	err := New(Config{Bin: []string{t.TempDir()}, Cache: t.TempDir()}).Add(context.Background(), unversioned)
+	if err == nil || !strings.Contains(err.Error(), `CNI version "one" of NetworkAttachmentDefinition ns/net`) {
+		t.Errorf("error does not name the version and its definition: %v", err)
+	}
+}
+
 func TestMissingPluginIsNamed(t *testing.T) {
 	chain := New(Config{Bin: []string{t.TempDir()}, Cache: t.TempDir()})
 	if err := chain.Add(context.Background(), attachment(t)); err == nil || !strings.Contains(err.Error(), `"first"`) {

@@ -36,9 +36,6 @@ type Node struct {
 	MachineRoot string
 }
 
-// Name is the cluster's name.
-func (c *Cluster) Name() string { return c.plan.Name }
-
 // Dir is where the cluster's state and logs lie.
 func (c *Cluster) Dir() string { return c.plan.Dir }
 
