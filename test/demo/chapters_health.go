@@ -88,6 +88,9 @@ func (s *story) replacementAvoids(ctx context.Context) error {
 	if replacement == s.gpu {
 		return fmt.Errorf("the new trainer-0 was given the broken %s", s.gpu)
 	}
+	if err := s.neighbours(ctx, "trainer-0"); err != nil {
+		return err
+	}
 	s.held("The new trainer-0 runs on %s, with that GPU's own neighbour as its NIC.", replacement)
 	return nil
 }

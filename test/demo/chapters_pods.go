@@ -48,6 +48,9 @@ func (s *story) podsTalk(ctx context.Context) error {
 			return fmt.Errorf("%s should see one GPU, and one that no other pod sees", pod)
 		}
 		seen = append(seen, out)
+		if err := s.neighbours(ctx, pod); err != nil {
+			return err
+		}
 	}
 	out, err := s.run(ctx, inPod("trainer-0")+"ping -c 3 -I rdma0 10.1.0.11")
 	if err != nil {

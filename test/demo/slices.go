@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/dynamic-resource-allocation/deviceattribute"
 )
 
 const driverName = "hostler.dev"
@@ -33,6 +35,20 @@ func (p published) taints(device string) string {
 		}
 	}
 	return strings.Join(taints, " ")
+}
+
+// roots are the PCIe roots of the named devices, each once.
+func (p published) roots(names []string) []string {
+	var roots []string
+	for _, devices := range p {
+		for _, d := range devices {
+			root := d.Attributes[deviceattribute.StandardDeviceAttributePCIeRoot].StringValue
+			if slices.Contains(names, d.Name) && root != nil && !slices.Contains(roots, *root) {
+				roots = append(roots, *root)
+			}
+		}
+	}
+	return roots
 }
 
 // healthyGPUs are the names of the GPUs without a taint.

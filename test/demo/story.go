@@ -81,6 +81,23 @@ func (s *story) gpuOf(ctx context.Context, pod string) (device string, index int
 	return "", 0, fmt.Errorf("pod %s holds no GPU of the machine, only %s", pod, strings.Join(devices, ", "))
 }
 
+// neighbours fails if the pod's GPU and NIC do not share a PCIe root.
+func (s *story) neighbours(ctx context.Context, pod string) error {
+	devices, err := s.allocated(ctx, pod)
+	if err != nil {
+		return err
+	}
+	w, err := s.watchSlices(ctx)
+	if err != nil {
+		return err
+	}
+	w.events.Stop()
+	if roots := w.seen.roots(devices); len(devices) != 2 || len(roots) != 1 {
+		return fmt.Errorf("pod %s holds %v under the PCIe roots %v, and should hold two devices under one", pod, devices, roots)
+	}
+	return nil
+}
+
 // eventually polls what is not announced.
 func eventually(ctx context.Context, what string, check func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
