@@ -72,7 +72,7 @@ func New(cfg Config) (*Driver, error) {
 		},
 	}
 	d.runner = claim.NewRunner(claim.RunnerConfig{
-		Journal: cfg.Journal, Plan: d.plan, Steps: steps.Of, Networks: cfg.Networks, BootID: cfg.BootID,
+		Journal: cfg.Journal, Plan: d.plan, Steps: steps.Of, Networks: cfg.Networks, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
 	})
 	return d, nil
 }
@@ -152,15 +152,10 @@ func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceap
 func (d *Driver) prepareOne(ctx context.Context, arrival claim.Arrival, c *resourceapi.ResourceClaim) kubeletplugin.PrepareResult {
 	ctx = withClaim(ctx, c.Namespace, c.Name, c.UID)
 	begin := time.Now()
-	entry, err := d.runner.Prepare(ctx, arrival, c)
+	entry, err := d.prepareWhenFree(ctx, arrival, c)
 	d.cfg.Recorder.ObservePrepare(time.Since(begin), err)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "A claim cannot be prepared")
-		var held *claim.HeldError
-		if errors.As(err, &held) {
-			// The holder may be a claim that was deleted while the agent was down.
-			d.wantReconcile()
-		}
 		return kubeletplugin.PrepareResult{Err: err}
 	}
 	klog.FromContext(ctx).V(2).Info("Prepared a claim", "devices", len(entry.Devices), "duration", time.Since(begin))
@@ -173,6 +168,35 @@ func (d *Driver) prepareOne(ctx context.Context, arrival claim.Arrival, c *resou
 		})
 	}
 	return result
+}
+
+// heldPatience is how long a prepare waits for a device that another claim still
+// holds. The scheduler gives a device away as soon as the holder's pod was deleted,
+// which with force is before the kubelet has unprepared its claim; and a kubelet
+// that is refused comes back only after more than a minute.
+const heldPatience = 15 * time.Second
+
+func (d *Driver) prepareWhenFree(ctx context.Context, arrival claim.Arrival, c *resourceapi.ResourceClaim) (*claim.Entry, error) {
+	patience := time.NewTimer(heldPatience)
+	defer patience.Stop()
+	for {
+		changed := d.cfg.Journal.Changed()
+		entry, err := d.runner.Prepare(ctx, arrival, c)
+		var held *claim.HeldError
+		if !errors.As(err, &held) {
+			return entry, err
+		}
+		// The holder may be a claim that was deleted while the agent was down.
+		d.wantReconcile()
+		klog.FromContext(ctx).V(2).Info("Waiting for another claim to let go of a device", "device", held.Device, "holder", klog.KRef(held.Namespace, held.Claim))
+		select {
+		case <-changed:
+		case <-patience.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // UnprepareResourceClaims implements kubeletplugin.DRAPlugin.

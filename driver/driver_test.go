@@ -158,10 +158,34 @@ func TestClaimsDeletedWhileDownAreReleased(t *testing.T) {
 	if _, err := s.runner.Prepare(context.Background(), s.runner.Arrive(), claimOn("old", publish.GPUPool(node), "gpu-0000-20-00-0")); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.prepare(t, "uid-new", "new"); !strings.Contains(got.Error, "already held by claim team/old") {
-		t.Fatalf("answer %q", got.Error)
+	if got := s.prepare(t, "uid-new", "new"); got.Error != "" {
+		t.Fatalf("answer %q, want the deleted claim's GPU", got.Error)
 	}
-	eventually(t, "the kubelet's next try succeeds", func() bool { return s.prepare(t, "uid-new", "new").Error == "" })
+}
+
+// With a forced deletion the scheduler gives the device away before the kubelet
+// has unprepared the old claim.
+func TestPrepareWaitsForTheLastHolder(t *testing.T) {
+	s := start(t, claimOn("old", publish.GPUPool(node), "gpu-0000-20-00-0"), claimOn("new", publish.GPUPool(node), "gpu-0000-20-00-0"))
+	s.SetSnapshot(machineOf(1))
+	if got := s.prepare(t, "uid-old", "old"); got.Error != "" {
+		t.Fatal(got.Error)
+	}
+	answer := make(chan *drapbv1.NodePrepareResourceResponse, 1)
+	go func() { answer <- s.prepare(t, "uid-new", "new") }()
+	select {
+	case got := <-answer:
+		t.Fatalf("answer %v while the GPU is held", got)
+	case <-time.After(100 * time.Millisecond): // long enough for a refusal
+	}
+	if _, err := drapbv1.NewDRAPluginClient(s.conn).NodeUnprepareResources(context.Background(), &drapbv1.NodeUnprepareResourcesRequest{
+		Claims: []*drapbv1.Claim{{Namespace: "team", Name: "old", Uid: "uid-old"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-answer; got.Error != "" {
+		t.Errorf("answer %q after the GPU was let go", got.Error)
+	}
 }
 
 func TestNICOnItsWayHome(t *testing.T) {

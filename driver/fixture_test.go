@@ -33,6 +33,8 @@ const node = "node-a"
 
 type fakeAttacher struct{}
 
+func (fakeAttacher) InUse(types.UID) (bool, error) { return false, nil }
+
 func (fakeAttacher) Release(context.Context, types.UID) error { return nil }
 
 type fakeNetworks struct{}
@@ -143,11 +145,19 @@ func newDriver(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig)
 func start(t testing.TB, claims ...*resourceapi.ResourceClaim) *started {
 	t.Helper()
 	s := &started{client: fake.NewClientset(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: node, UID: "node-uid"}}), paths: pathsIn(t)}
-	// The fake does not know generateName, which slices are created with.
-	var created atomic.Int64
+	// The fake does not know generateName, which slices are created with, nor
+	// resource versions, by which the library tells its own newest write from an
+	// older one that the informer brings.
+	var version atomic.Int64
 	s.client.PrependReactor("create", "resourceslices", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		slice := action.(clienttesting.CreateAction).GetObject().(*resourceapi.ResourceSlice)
-		slice.Name = fmt.Sprintf("%s%d", slice.GenerateName, created.Add(1))
+		slice.Name = fmt.Sprintf("%s%d", slice.GenerateName, version.Add(1))
+		slice.ResourceVersion = fmt.Sprint(version.Load())
+		return false, nil, nil
+	})
+	s.client.PrependReactor("update", "resourceslices", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		slice := action.(clienttesting.UpdateAction).GetObject().(*resourceapi.ResourceSlice)
+		slice.ResourceVersion = fmt.Sprint(version.Add(1))
 		return false, nil, nil
 	})
 	for _, c := range claims {

@@ -111,7 +111,10 @@ type fakeAttacher struct {
 	mu       sync.Mutex
 	fail     error
 	released map[types.UID]int
+	inUse    map[types.UID]bool
 }
+
+func (a *fakeAttacher) InUse(claim types.UID) (bool, error) { return a.inUse[claim], nil }
 
 func (a *fakeAttacher) Release(_ context.Context, claim types.UID) error {
 	a.mu.Lock()
@@ -165,7 +168,7 @@ func newRoom(t interface {
 	now := func() *topology.Snapshot { return r.snapshot }
 	steps := &Steps{Attacher: r.attacher, Directory: r.cdi, Snapshot: now, Specs: &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"}}
 	r.Runner = NewRunner(RunnerConfig{
-		Journal: r.journal, Steps: steps.Of, Networks: fakeNetworks{}, BootID: bootID,
+		Journal: r.journal, Steps: steps.Of, Networks: fakeNetworks{}, InUse: r.attacher.InUse, BootID: bootID,
 		Plan: func(c *resourceapi.ResourceClaim) (*Entry, error) {
 			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.snapshot, Held: NewLedger(r.journal).Held()})
 		},

@@ -60,6 +60,9 @@ func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *En
 	}
 	logger := klog.FromContext(ctx).WithValues("claim", klog.KRef(entry.ClaimNamespace, entry.ClaimName), "claimUID", entry.ClaimUID)
 	if gone {
+		if running, err := r.cfg.InUse(entry.ClaimUID); err != nil || running {
+			return err // the kubelet unprepares it once the pod has ended
+		}
 		logger.Info("Releasing a claim that was deleted or allocated anew while nobody told this node")
 		return r.Unprepare(ctx, entry.ClaimUID)
 	}

@@ -37,6 +37,9 @@ type RunnerConfig struct {
 	Plan     func(*resourceapi.ResourceClaim) (*Entry, error)
 	Steps    func(*Entry) []Step
 	Networks NetworkResolver
+	// InUse reports whether a pod that uses the claim is still running here. A claim
+	// that is deleted while its pod runs, with force, keeps its devices until then.
+	InUse func(claim types.UID) (bool, error)
 	// BootID of the running machine.
 	BootID string
 	// StepTimeout bounds the steps of one claim. Default: 2 minutes.

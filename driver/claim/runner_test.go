@@ -215,6 +215,10 @@ func TestReconcile(t *testing.T) {
 	}{
 		{"nothing changed", boot, reader(kept, deleted), nil, []types.UID{deleted.UID, kept.UID}, ""},
 		{"a claim was deleted while the agent was down", boot, reader(kept), nil, []types.UID{kept.UID}, ""},
+		{"a claim was deleted with force while its pod runs", boot, reader(kept), func(r *room) error {
+			r.attacher.inUse = map[types.UID]bool{deleted.UID: true}
+			return nil
+		}, []types.UID{deleted.UID, kept.UID}, ""},
 		{"and made again under its name", boot, reader(kept, namesake), nil, []types.UID{kept.UID}, ""},
 		{"a claim lost its allocation", boot, reader(kept, withUID(freed, deleted.UID)), nil, []types.UID{kept.UID}, ""},
 		{"the machine rebooted, which empties the CDI directory", "second-boot", reader(kept, deleted), func(r *room) error { return os.RemoveAll(r.cdi.Path) }, []types.UID{deleted.UID, kept.UID}, ""},

@@ -33,6 +33,8 @@ type Attacher interface {
 	// Release returns when all netdevs and rules of the claim are out of its
 	// pods. A claim that has none is no error.
 	Release(ctx context.Context, claim types.UID) error
+	// InUse reports whether a sandbox of one of the claim's pods still lives.
+	InUse(claim types.UID) (bool, error)
 }
 
 // Specs makes CDI specs, see cdi.Builder.

@@ -55,6 +55,10 @@ func (c *Cluster) Deploy(ctx context.Context, options DeployOptions) error {
 	if out, err := c.Command(ctx, "helm", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("installing the chart: %w: %s%s", err, out, c.agentLog(ctx))
 	}
+	// Helm takes a DaemonSet that has not made its pods yet for a ready one.
+	if out, err := c.Command(ctx, "kubectl", "-n", AgentNamespace, "rollout", "status", "ds/hostler", "--timeout=90s").CombinedOutput(); err != nil {
+		return fmt.Errorf("waiting for the agents: %w: %s%s", err, out, c.agentLog(ctx))
+	}
 	return nil
 }
 
