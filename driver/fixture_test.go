@@ -176,7 +176,10 @@ func start(t testing.TB, claims ...*resourceapi.ResourceClaim) *started {
 		}
 	})
 	socket := filepath.Join(s.paths.KubeletPlugins, Name, "dra.sock")
-	eventually(t, "the socket is there", func() bool {
+	eventually(t, "the sockets are there", func() bool {
+		if s.helper.Load() == nil {
+			return false
+		}
 		c, err := net.Dial("unix", socket)
 		if err == nil {
 			_ = c.Close()
