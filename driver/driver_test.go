@@ -30,7 +30,7 @@ func TestKubeletPreparesAndUnprepares(t *testing.T) {
 	s.SetSnapshot(machineOf(2))
 	got := s.prepare(t, "uid-a", "a")
 	if got.Error != "" || len(got.Devices) != 1 || got.Devices[0].PoolName != "node-a/gpu" || got.Devices[0].RequestNames[0] != "r" ||
-		fmt.Sprint(got.Devices[0].CdiDeviceIds) != "[hostler.dev/claim=uid-a-gpu-driver hostler.dev/claim=uid-a-gpu-0000-20-00-0]" {
+		fmt.Sprint(got.Devices[0].CdiDeviceIds) != "[hostler.dev/claim=uid-a-gpu-0000-20-00-0 hostler.dev/claim=uid-a-gpu-driver]" {
 		t.Errorf("answer %v", got)
 	}
 	if got := s.prepare(t, "uid-gone", "gone"); !strings.Contains(got.Error, "GPU gpu-0000-99-00-0: the node no longer has the device") {

@@ -68,11 +68,12 @@ type Claim struct {
 	Entry []byte
 }
 
-// DeviceIDs are the CDI devices that give a container the named device.
+// DeviceIDs are the CDI devices that give a container the named device. Its own
+// comes first, because the kubelet names that one in the pod's status.
 func (c *Claim) DeviceIDs(device string) []string {
 	for i := range c.Devices {
 		if c.Devices[i].Name == device && c.Devices[i].GPU != nil {
-			return []string{DeviceID(c.UID, commonGPU), DeviceID(c.UID, device)}
+			return []string{DeviceID(c.UID, device), DeviceID(c.UID, commonGPU)}
 		}
 	}
 	return []string{DeviceID(c.UID, device)}

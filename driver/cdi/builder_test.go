@@ -69,7 +69,7 @@ func TestGPUWithoutDriverFiles(t *testing.T) {
 	if got := nodes(deviceNamed(t, spec, "nic-0000-18-00-0").ContainerEdits); len(got)+len(nodes(spec.ContainerEdits)) != 0 {
 		t.Errorf("a container with the NIC alone gets device nodes too: %v, %v", got, nodes(spec.ContainerEdits))
 	}
-	if got := claim.DeviceIDs("gpu-0000-17-00-0"); len(got) != 2 || got[0] != "hostler.dev/claim="+string(claimUID)+"-gpu-driver" {
+	if got := claim.DeviceIDs("gpu-0000-17-00-0"); len(got) != 2 || got[0] != "hostler.dev/claim="+string(claimUID)+"-gpu-0000-17-00-0" {
 		t.Errorf("a container of the GPU's request gets %v", got)
 	}
 	if got := claim.DeviceIDs("nic-0000-18-00-0"); len(got) != 1 {
