@@ -16,9 +16,11 @@ export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: deps
+.PHONY: deps deps-test
 deps:
 	@test/deps.sh
+deps-test:
+	@test/deps.sh test
 
 .PHONY: demo demo-down
 demo: deps ## A GPU node comes alive: drawn, published, allocated, measured, broken, healed
@@ -26,13 +28,13 @@ demo: deps ## A GPU node comes alive: drawn, published, allocated, measured, bro
 demo-down: cluster-down ## Remove everything that the demo made
 
 .PHONY: test test-unit test-e2e test-vm bench lint
-test: deps ## All tests: unit with the race detector, real cluster, emulated machine
+test: deps-test ## All tests: unit with the race detector, real cluster, emulated machine
 	@test/all.sh
-test-unit: deps ## Unit, property and network namespace tests
+test-unit: deps-test ## Unit, property and network namespace tests
 	@test/unit.sh
-test-e2e: deps image-race ## Scenarios in a real one-node cluster
+test-e2e: deps-test image-race ## Scenarios in a real one-node cluster
 	HOSTLER_E2E=1 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go tool -modfile=test/tools/go.mod gotestsum --format testname -- -p 1 -count=1 -timeout 30m ./test/cluster/... ./test/e2e/...
-test-vm: deps ## The agent's discovery in an emulated machine with real SR-IOV and RDMA
+test-vm: deps-test ## The agent's discovery in an emulated machine with real SR-IOV and RDMA
 	HOSTLER_VM=1 go tool -modfile=test/tools/go.mod gotestsum --format testname -- -count=1 -timeout 20m ./test/vm/...
 bench: deps image ## Measure against the budgets; writes .run/bench.json
 	@go run ./test/bench

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building and testing need, if any is missing.
 # Everything else (Kubernetes, containerd, CNI plugins, Helm) is built from Go modules.
+# `deps.sh test` also installs what only tests need.
 set -euo pipefail
 packages=(gcc libc6-dev etcd-server runc nftables iproute2 busybox-static conntrack kmod procps util-linux)
+[ "${1:-}" != test ] || packages+=(prometheus xz-utils)
 missing=()
 for p in "${packages[@]}"; do
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
@@ -13,11 +15,16 @@ command -v apt-get >/dev/null || { echo "deps: no apt-get here, and these packag
 echo "deps: installing ${missing[*]}"
 log=$(mktemp)
 export DEBIAN_FRONTEND=noninteractive
+# Debian starts services as it installs them; the testbed runs its own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod +x "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
 if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
   tail -n 20 "$log" >&2
   echo "deps: apt-get failed; its whole output is in $log" >&2
   exit 1
 fi
 rm -f "$log"
-# Debian starts some services at once; the testbed runs its own.
-for s in etcd prometheus; do systemctl disable --now "$s" >/dev/null 2>&1 || true; done
