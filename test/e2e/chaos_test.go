@@ -2,8 +2,8 @@ package e2e
 
 // The agent is killed with -9 at random moments while pods come and go. Every
 // pod must start in the end, and afterwards nothing may be left over: the
-// scenario's own clean-up checks CDI files, journal, records and netdevs, this
-// test the namespaces and nft tables too.
+// scenario's own clean-up checks CDI files, journal, records, nft tables and
+// netdevs, this test the pods' network namespaces too.
 
 import (
 	"fmt"

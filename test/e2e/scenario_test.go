@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -182,6 +183,13 @@ func leftovers(linksBefore map[string]string) error {
 	}
 	if len(entries) > 0 {
 		return fmt.Errorf("journal entries are left: %v", entries)
+	}
+	tables, err := exec.Command("nsenter", "--net="+node.NetNS, "nft", "list", "tables").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("listing the node's nft tables: %w: %s", err, tables)
+	}
+	if strings.Contains(string(tables), "hostler") {
+		return fmt.Errorf("nft tables are left in the node's own namespace: %s", tables)
 	}
 	links, err := linksOf(node.NetNS)
 	if err != nil {
