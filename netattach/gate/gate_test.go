@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,15 +45,29 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-type journal map[types.UID]netattach.Intent
+// journal is read by the gate while tests write it.
+type journal struct {
+	mu      sync.Mutex
+	intents map[types.UID]netattach.Intent
+}
 
-func (j journal) Intent(claim types.UID) (netattach.Intent, bool) {
-	intent, ok := j[claim]
+func (j *journal) put(intent netattach.Intent) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.intents[intent.ClaimUID] = intent
+}
+
+func (j *journal) Intent(claim types.UID) (netattach.Intent, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	intent, ok := j.intents[claim]
 	return intent, ok
 }
 
-func (j journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Intent) {
-	for _, intent := range j {
+func (j *journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Intent) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, intent := range j.intents {
 		for _, pod := range intent.Pods {
 			if pod.UID == uid {
 				list = append(list, intent)
@@ -66,7 +81,7 @@ func (j journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Int
 type node struct {
 	run            string
 	host, pod      *nettest.Namespace
-	intents        journal
+	intents        *journal
 	attacher       *attach.Attacher
 	container      *exec.Cmd
 	bundle         string
@@ -75,7 +90,7 @@ type node struct {
 }
 
 func newNode(t *testing.T) *node {
-	n := &node{run: t.TempDir(), host: nettest.New(t), pod: nettest.New(t), intents: journal{}, bundle: t.TempDir(), podUID: "pod-1"}
+	n := &node{run: t.TempDir(), host: nettest.New(t), pod: nettest.New(t), intents: &journal{intents: map[types.UID]netattach.Intent{}}, bundle: t.TempDir(), podUID: "pod-1"}
 	peer := nettest.New(t)
 	nettest.Join(t, n.host, "rail0", peer, "peer0")
 	nettest.Join(t, n.pod, "eth0", peer, "pod0")
@@ -158,10 +173,10 @@ func (n *node) claim(t *testing.T) {
 	attrs := n.host.Link(t, "rail0").Attrs()
 	config := v1alpha1.EgressConfig{}
 	v1alpha1.SetDefaults_EgressConfig(&config)
-	n.intents["claim-1"] = netattach.Intent{ClaimUID: "claim-1", ClaimNamespace: "ns", ClaimName: "c", Pods: []netattach.PodReference{{UID: "pod-1"}},
+	n.intents.put(netattach.Intent{ClaimUID: "claim-1", ClaimNamespace: "ns", ClaimName: "c", Pods: []netattach.PodReference{{UID: "pod-1"}},
 		Devices: []netattach.DeviceIntent{{Device: "nic-rail0", HostName: "rail0", PodName: "net1", HostMAC: attrs.HardwareAddr.String(), HostMTU: attrs.MTU,
 			Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.5/24")}}},
-		Egress: &netattach.EgressIntent{Config: config}}
+		Egress: &netattach.EgressIntent{Config: config}})
 }
 
 func TestHookAttachesWhatNRIMissed(t *testing.T) {

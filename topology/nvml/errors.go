@@ -39,12 +39,12 @@ func callError(call string, ret nvml.Return) error {
 	case nvml.SUCCESS:
 		return nil
 	case nvml.ERROR_GPU_IS_LOST:
-		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrLost, ret.Error())
+		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrLost, nameOf(ret))
 	case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_FUNCTION_NOT_FOUND, nvml.ERROR_ARGUMENT_VERSION_MISMATCH:
-		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrNotSupported, ret.Error())
+		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrNotSupported, nameOf(ret))
 	case nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIB_RM_VERSION_MISMATCH:
-		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrDriverGone, ret.Error())
+		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrDriverGone, nameOf(ret))
 	default:
-		return fmt.Errorf("%s: NVML answers %q (code %d)", call, ret.Error(), int32(ret))
+		return fmt.Errorf("%s: NVML answers %s", call, nameOf(ret))
 	}
 }
