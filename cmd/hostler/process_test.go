@@ -57,7 +57,7 @@ func newNode(t *testing.T, options machine.RenderOptions) *node {
 		t.Fatal(err)
 	}
 	n := &node{dir: dir, program: filepath.Join(dir, "bin", "hostler")}
-	if n.machine, err = machine.Render(profile, n.path("machine"), options); err != nil {
+	if n.machine, err = machine.Render(profile, filepath.Join(machine.TempDir(t), "machine"), options); err != nil {
 		t.Fatal(err)
 	}
 	self, err := os.Executable()
@@ -130,7 +130,8 @@ func (n *node) start(t *testing.T, command string, flags ...string) *started {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	s := &started{command: exec.CommandContext(ctx, n.program, append([]string{command}, flags...)...), ended: make(chan struct{})}
-	s.command.Env = []string{asCommand, "PATH=" + os.Getenv("PATH"), "HOME=" + n.dir}
+	// The race detector's runtime else sleeps for a second at each exit.
+	s.command.Env = []string{asCommand, "PATH=" + os.Getenv("PATH"), "HOME=" + n.dir, "GORACE=atexit_sleep_ms=0"}
 	s.command.Stdout, s.command.Stderr = &s.out, &s.errs
 	if err := s.command.Start(); err != nil {
 		t.Fatal(err)

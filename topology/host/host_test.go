@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/hostler-dev/hostler/test/machine"
 	"github.com/hostler-dev/hostler/topology"
 	"github.com/hostler-dev/hostler/topology/host"
 	"github.com/hostler-dev/hostler/topology/nic"
@@ -13,7 +14,7 @@ import (
 
 // manyVFs renders a node of PFs with that many VFs each, all with netdev and RDMA device.
 func manyVFs(t testing.TB, pfs, vfs int) host.Config {
-	root := t.TempDir()
+	root := machine.TempDir(t)
 	write := func(path, content string) {
 		full := filepath.Join(root, path)
 		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {

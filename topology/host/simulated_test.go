@@ -41,7 +41,8 @@ func inOwnProcess(t *testing.T) bool {
 		return true
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-update=%t", *update))
-	cmd.Env = append(os.Environ(), variable+"="+t.Name())
+	// The race detector's runtime else sleeps for a second at each exit.
+	cmd.Env = append(os.Environ(), variable+"="+t.Name(), "GORACE=atexit_sleep_ms=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -54,7 +55,7 @@ func simulate(t *testing.T, profile string, options machine.RenderOptions) *simu
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir := machine.TempDir(t)
 	rendered, err := machine.Render(p, dir, options)
 	if err != nil {
 		t.Fatal(err)
