@@ -177,8 +177,8 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 			return err
 		}
 	}
-	r := run{attacher: a, sandbox: sandbox, namespace: namespace, rules: rules, scoped: scoped, intents: intents}
-	if err := r.steps(ctx); err != nil {
+	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents}
+	if err := r.carryOut(ctx, rules, scoped); err != nil {
 		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, errors.Join(err, r.undo(context.WithoutCancel(ctx))))
 	}
 	for _, intent := range intents {

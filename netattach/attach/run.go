@@ -20,8 +20,19 @@ type run struct {
 	sandbox   Sandbox
 	namespace namespace
 	intents   []netattach.Intent
-	rules     egress.Ruleset
-	scoped    bool
+	// enforcer is nil for a pod without a scope.
+	enforcer *egress.Enforcer
+}
+
+// carryOut takes the steps with one Enforcer, which knows what it has done.
+func (r *run) carryOut(ctx context.Context, rules egress.Ruleset, scoped bool) (err error) {
+	if scoped {
+		if r.enforcer, err = egress.NewEnforcer(r.namespace.descriptor, rules); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, r.enforcer.Close()) }()
+	}
+	return r.steps(ctx)
 }
 
 // steps are idempotent each, so a run that was cut short is repeated whole.
@@ -45,10 +56,10 @@ func (r *run) steps(ctx context.Context) error {
 }
 
 func (r *run) enforce(ctx context.Context) error {
-	if !r.scoped {
+	if r.enforcer == nil {
 		return nil
 	}
-	return egress.Enforce(ctx, r.namespace.descriptor, r.rules)
+	return r.enforcer.Enforce(ctx)
 }
 
 func (r *run) moveIn(ctx context.Context) error {

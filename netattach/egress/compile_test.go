@@ -145,16 +145,20 @@ func TestCompileRefusesAnUnreadableDenial(t *testing.T) {
 // each time from nothing. Budget: 5 ms.
 func BenchmarkEnforce1000Prefixes(b *testing.B) {
 	pod := nettest.New(b)
-	rule := v1alpha1.EgressRule{Name: "many", Ports: []v1alpha1.EgressPort{{Port: 443, Protocol: v1alpha1.ProtocolTCP}}}
-	for i := range 1000 {
-		rule.To = append(rule.To, v1alpha1.EgressPeer{CIDR: &v1alpha1.CIDRPeer{CIDR: fmt.Sprintf("10.%d.%d.0/24", i/100, 2*(i%100))}})
-	}
 	for n := 0; b.Loop(); n++ {
-		config := v1alpha1.EgressConfig{DNS: v1alpha1.DNSNone, Never: []string{fmt.Sprintf("192.0.%d.%d/32", n/256%256, n%256)}, Allow: []v1alpha1.EgressRule{rule}}
+		config := v1alpha1.EgressConfig{DNS: v1alpha1.DNSNone, Never: []string{fmt.Sprintf("192.0.%d.%d/32", n/256%256, n%256)}, Allow: []v1alpha1.EgressRule{thousandPrefixes()}}
 		rules, err := Compile(config, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		enforce(b, pod, rules)
 	}
+}
+
+func thousandPrefixes() v1alpha1.EgressRule {
+	rule := v1alpha1.EgressRule{Name: "many", Ports: []v1alpha1.EgressPort{{Port: 443, Protocol: v1alpha1.ProtocolTCP}}}
+	for i := range 1000 {
+		rule.To = append(rule.To, v1alpha1.EgressPeer{CIDR: &v1alpha1.CIDRPeer{CIDR: fmt.Sprintf("10.%d.%d.0/24", i/100, 2*(i%100))}})
+	}
+	return rule
 }

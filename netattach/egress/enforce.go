@@ -2,7 +2,9 @@ package egress
 
 // Writing a ruleset into a network namespace. The old tables are deleted and
 // the new ones made in one netlink batch, which the kernel commits as a whole:
-// at no moment is there no rule, and an allowed flow never stalls.
+// at no moment is there no rule, and an allowed flow never stalls. For an
+// interface that was added only its chain is written, and all else is left
+// alone. What was written is read back.
 
 import (
 	"context"
@@ -12,59 +14,130 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/userdata"
-	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 )
 
-// Enforce brings rules into force in the namespace that the descriptor refers
-// to, for all interfaces that it has now except lo. It does nothing where they
-// are in force already, so it may be repeated, and must be repeated before an
-// interface that was added is set up.
-func Enforce(ctx context.Context, namespace int, rules Ruleset) error {
-	interfaces, err := interfacesOf(namespace)
+// Enforcer brings one ruleset into force in one network namespace, again and
+// again while interfaces are added. It is not for concurrent use.
+type Enforcer struct {
+	rules Ruleset
+	hash  string
+
+	links  *netlink.Handle
+	socket *socket
+	// secret is 0 until it was read or drawn; inet is the form with it.
+	secret uint32
+	inet   form
+	// verified is the generation of the namespace's nftables at which all that
+	// should be there was found, 0 for none, and covered the interfaces of then.
+	verified uint32
+	covered  []string
+}
+
+// NewEnforcer opens the namespace that the descriptor refers to.
+func NewEnforcer(namespace int, rules Ruleset) (*Enforcer, error) {
+	links, err := netlink.NewHandleAt(netns.NsHandle(namespace), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a netlink socket in the pod's network namespace: %w", err)
+	}
+	socket, err := connect(namespace)
+	if err != nil {
+		links.Close()
+		return nil, err
+	}
+	return &Enforcer{rules: rules, hash: rules.Hash(), links: links, socket: socket}, nil
+}
+
+// Close leaves the rules in force.
+func (e *Enforcer) Close() error {
+	e.links.Close()
+	return e.socket.CloseLasting()
+}
+
+// Enforce is an Enforcer's only call of Enforce.
+func Enforce(ctx context.Context, namespace int, rules Ruleset) (err error) {
+	e, err := NewEnforcer(namespace, rules)
 	if err != nil {
 		return err
 	}
-	drift := verify(namespace, rules, interfaces)
+	defer func() { err = errors.Join(err, e.Close()) }()
+	return e.Enforce(ctx)
+}
+
+// Enforce brings the rules into force for all interfaces that the namespace has
+// now except lo. It does nothing where they are in force already, so it may be
+// repeated, and must be repeated before an interface that was added is set up.
+func (e *Enforcer) Enforce(ctx context.Context) error {
+	interfaces, err := e.interfaces()
+	if err != nil {
+		return err
+	}
+	drift := e.verify(interfaces)
 	if drift == nil {
 		return nil
 	}
 	if !errors.Is(drift, ErrDrift) {
 		return drift
 	}
-	klog.FromContext(ctx).V(4).Info("Writing egress rules", "hash", rules.Hash(), "because", drift.Error())
-	secret, err := secretOf(namespace)
-	if err != nil {
-		return err
-	}
-	f := formOf(rules, secret, interfaces)
-	if errors.Is(drift, errUncovered) {
-		f = f.netdevOnly()
-	}
-	if err := write(namespace, f); err != nil {
+	klog.FromContext(ctx).V(4).Info("Writing egress rules", "hash", e.hash, "because", drift.Error())
+	if err := e.mend(drift, interfaces); err != nil {
 		return fmt.Errorf("cannot write egress rules to the pod's network namespace: %w; check that the kernel has nf_tables with inet, netdev egress, conntrack and reject support", err)
 	}
-	if err := verify(namespace, rules, interfaces); err != nil {
+	if err := e.verify(interfaces); err != nil {
 		return fmt.Errorf("egress rules read back from the kernel are not what was written: %w", err)
 	}
 	return nil
 }
 
-// secretOf keeps the secret of rules that are there already, so that flows that
-// came in before an update keep getting their replies.
-func secretOf(namespace int) (uint32, error) {
-	conn, err := connect(namespace)
-	if err != nil {
-		return 0, err
+// mend writes what the drift demands. The secret of rules that are there is
+// kept, so that flows that came in before an update keep getting their replies.
+func (e *Enforcer) mend(drift error, interfaces []string) error {
+	var uncovered *uncoveredError
+	if errors.As(drift, &uncovered) {
+		return e.cover(uncovered.interfaces)
 	}
-	defer conn.CloseLasting()
-	if _, secret, err := readIdentity(conn); err == nil {
-		return secret, nil
+	if e.secret == 0 {
+		secret, err := drawSecret()
+		if err != nil {
+			return err
+		}
+		e.keep(secret)
 	}
+	netdev := netdevForm(e.secret, interfaces)
+	if errors.Is(drift, errNetdev) {
+		return e.socket.write(netdev)
+	}
+	return e.socket.write(form{
+		tables: slices.Concat(e.inet.tables, netdev.tables),
+		chains: slices.Concat(e.inet.chains, netdev.chains),
+		sets:   e.inet.sets,
+	})
+}
+
+// cover adds the chains of interfaces that have none to the table that is there.
+func (e *Enforcer) cover(interfaces []string) error {
+	if err := e.socket.write(form{chains: netdevForm(e.secret, interfaces).chains}); err != nil {
+		return err
+	}
+	if e.verified != 0 {
+		// A transaction counts as one (nf_tables_commit in
+		// net/netfilter/nf_tables_api.c). If there was no other, what was
+		// verified before this one is as it was.
+		e.verified++
+	}
+	return nil
+}
+
+func (e *Enforcer) keep(secret uint32) {
+	if e.secret != secret {
+		e.secret, e.inet = secret, inetForm(e.rules, e.hash, secret)
+	}
+}
+
+func drawSecret() (uint32, error) {
 	var random [4]byte
 	for {
 		if _, err := rand.Read(random[:]); err != nil {
@@ -76,81 +149,8 @@ func secretOf(namespace int) (uint32, error) {
 	}
 }
 
-func write(namespace int, f form) error {
-	conn, err := connect(namespace)
-	if err != nil {
-		return err
-	}
-	defer conn.CloseLasting()
-	present, err := conn.ListTables()
-	if err != nil {
-		return fmt.Errorf("cannot list the tables: %w", err)
-	}
-	for _, table := range f.tables {
-		// Deleting a table that is not there is an error. It would not be free
-		// either: the kernel frees what is deleted after an RCU grace period, and
-		// closing any netfilter socket of the namespace waits for that, about 10 ms
-		// (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
-		if slices.ContainsFunc(present, func(p *nftables.Table) bool { return p.Name == table.Name && p.Family == table.Family }) {
-			conn.DelTable(table)
-		}
-		conn.AddTable(table)
-	}
-	for _, s := range f.sets {
-		if err := addSet(conn, s); err != nil {
-			return fmt.Errorf("set %s: %w", s.set.Name, err)
-		}
-	}
-	for _, c := range f.chains {
-		conn.AddChain(c.chain)
-	}
-	for _, c := range f.chains {
-		for _, r := range c.rules {
-			conn.AddRule(&nftables.Rule{Table: c.chain.Table, Chain: c.chain, Exprs: r.expressions,
-				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
-		}
-	}
-	return conn.Flush()
-}
-
-// addSet splits the elements: a netlink attribute is at most 64 KiB long, and
-// an IPv6 element takes 44 bytes.
-func addSet(conn *nftables.Conn, s setForm) error {
-	if err := conn.AddSet(s.set, nil); err != nil {
-		return err
-	}
-	const perMessage = 1024
-	for rest := s.elements; len(rest) > 0; {
-		n := min(len(rest), perMessage)
-		if err := conn.SetAddElements(s.set, rest[:n]); err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	return nil
-}
-
-// connect opens one socket in the namespace. Its buffers must hold a whole
-// batch and the acknowledgement of each of its messages.
-func connect(namespace int) (*nftables.Conn, error) {
-	const buffer = 4 << 20
-	conn, err := nftables.New(nftables.WithNetNSFd(namespace), nftables.AsLasting(),
-		nftables.WithSockOptions(func(socket *mdlayher.Conn) error {
-			return errors.Join(socket.SetReadBuffer(buffer), socket.SetWriteBuffer(buffer))
-		}))
-	if err != nil {
-		return nil, fmt.Errorf("cannot open a netfilter socket in the pod's network namespace: %w; the agent needs CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
-	}
-	return conn, nil
-}
-
-func interfacesOf(namespace int) ([]string, error) {
-	handle, err := netlink.NewHandleAt(netns.NsHandle(namespace), unixRoute)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open a netlink socket in the pod's network namespace: %w", err)
-	}
-	defer handle.Close()
-	links, err := handle.LinkList()
+func (e *Enforcer) interfaces() ([]string, error) {
+	links, err := e.links.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the interfaces of the pod's network namespace: %w", err)
 	}

@@ -17,6 +17,7 @@ package egress
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -33,7 +34,7 @@ const (
 	afterConntrack = -150      // NF_IP_PRI_CONNTRACK is -200, NF_IP_PRI_NAT_DST -100
 )
 
-// form is everything that should be in the kernel.
+// form is what should be in the kernel.
 type form struct {
 	tables []*nftables.Table
 	chains []chainForm
@@ -51,29 +52,45 @@ type ruleForm struct {
 }
 
 type setForm struct {
-	set      *nftables.Set
-	elements []nftables.SetElement
+	set *nftables.Set
+	// elements are in the order of their keys.
+	elements []element
 }
 
-// formOf is pure. The secret must not be 0, which is what unmarked packets carry.
-func formOf(rules Ruleset, secret uint32, interfaces []string) form {
+// element of an interval set: where an interval starts, or the first address
+// behind it.
+type element struct {
+	key netip.Addr
+	end bool
+}
+
+// inetForm is pure. The secret must not be 0, which is what unmarked packets
+// carry. The hash is that of the rules.
+func inetForm(rules Ruleset, hash string, secret uint32) form {
 	inet := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
-	netdev := &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}
-	f := form{tables: []*nftables.Table{inet, netdev}}
-	f.chains = append(f.chains,
-		chainForm{chain: &nftables.Chain{Table: inet, Name: refuse}, rules: refusal()},
-		chainForm{
+	f := form{tables: []*nftables.Table{inet}}
+	f.chains = []chainForm{
+		{chain: &nftables.Chain{Table: inet, Name: refuse}, rules: refusal()},
+		{
 			chain: baseChain(inet, prerouting, nftables.ChainHookPrerouting, afterConntrack, nftables.ChainPolicyAccept),
 			rules: []ruleForm{{"came in from outside", join(notLoopbackIn(), original(), setConntrackMark(secret))}},
 		},
-		chainForm{
+		{
 			chain: baseChain(inet, forward, nftables.ChainHookForward, 0, nftables.ChainPolicyDrop),
 			rules: []ruleForm{{RuleForward, join(count(), drop())}},
 		},
-		chainForm{
+		{
 			chain: baseChain(inet, output, nftables.ChainHookOutput, 0, nftables.ChainPolicyDrop),
-			rules: f.outputRules(inet, rules, secret),
-		})
+			rules: f.outputRules(inet, rules, hash, secret),
+		},
+	}
+	return f
+}
+
+// netdevForm is pure, and has a chain for each interface.
+func netdevForm(secret uint32, interfaces []string) form {
+	netdev := &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}
+	f := form{tables: []*nftables.Table{netdev}}
 	for _, name := range interfaces {
 		chain := baseChain(netdev, netdevChain+name, nftables.ChainHookEgress, 0, nftables.ChainPolicyDrop)
 		chain.Device = name
@@ -86,32 +103,16 @@ func formOf(rules Ruleset, secret uint32, interfaces []string) form {
 	return f
 }
 
-// netdevOnly is the part that depends on the interfaces.
-func (f form) netdevOnly() form {
-	var part form
-	for _, table := range f.tables {
-		if table.Family == nftables.TableFamilyNetdev {
-			part.tables = append(part.tables, table)
-		}
-	}
-	for _, c := range f.chains {
-		if c.chain.Table.Family == nftables.TableFamilyNetdev {
-			part.chains = append(part.chains, c)
-		}
-	}
-	return part
-}
-
 func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook, priority nftables.ChainPriority, policy nftables.ChainPolicy) *nftables.Chain {
 	return &nftables.Chain{Table: table, Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority, Policy: &policy}
 }
 
 // outputRules are the members of a Ruleset in their order, see there.
-func (f *form) outputRules(table *nftables.Table, rules Ruleset, secret uint32) []ruleForm {
+func (f *form) outputRules(table *nftables.Table, rules Ruleset, hash string, secret uint32) []ruleForm {
 	allowed := join(count(), setMark(secret), accept())
 	refused := join(count(), jumpTo(refuse))
 	list := []ruleForm{
-		{identity(rules.Hash(), secret), join(loopbackOut(), accept())},
+		{identity(hash, secret), join(loopbackOut(), accept())},
 		{RuleReply, join(reply(), conntrackMarked(secret), allowed)},
 	}
 	for _, kind := range neighbourDiscoveryTypes() {
@@ -187,14 +188,14 @@ func (f *form) destinations(table *nftables.Table, name string, ranges []Address
 	return matches
 }
 
-// intervals are a set's elements: a start, and the address behind the end. At
-// the end of the address space there is none, and the interval stays open.
-func intervals(ranges []AddressRange) []nftables.SetElement {
-	var elements []nftables.SetElement
+// intervals are a set's elements. Behind the end of the address space there is
+// no address, and the interval stays open.
+func intervals(ranges []AddressRange) []element {
+	elements := make([]element, 0, 2*len(ranges))
 	for _, r := range ranges {
-		elements = append(elements, nftables.SetElement{Key: r.First.AsSlice()})
+		elements = append(elements, element{key: r.First})
 		if behind := r.Last.Next(); behind.IsValid() {
-			elements = append(elements, nftables.SetElement{Key: behind.AsSlice(), IntervalEnd: true})
+			elements = append(elements, element{key: behind, end: true})
 		}
 	}
 	return elements

@@ -70,7 +70,7 @@ func handles(t testing.TB, pod *nettest.Namespace) string {
 		t.Fatal(err)
 	}
 	defer conn.CloseLasting()
-	chains, err := chainsOf(conn)
+	chains, err := conn.chains()
 	if err != nil {
 		t.Fatal(err)
 	}

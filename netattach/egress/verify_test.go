@@ -33,40 +33,91 @@ func TestEnforceIsIdempotentAndMendsDrift(t *testing.T) {
 	if hash, err := Installed(pod.FD); err != nil || hash != rules.Hash() {
 		t.Errorf("Installed is %q, %v, want %q", hash, err, rules.Hash())
 	}
-	for what, tamper := range map[string]func(c *nftables.Conn){
-		"a rule that accepts all": func(c *nftables.Conn) {
+	watcher := enforcer(t, pod, rules)
+	for what, tamper := range map[string]func(c *socket){
+		"a rule that accepts all": func(c *socket) {
 			table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 			c.InsertRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: output, Table: table}, Exprs: accept()})
 		},
-		"no rules": func(c *nftables.Conn) {
+		"no rules": func(c *socket) {
 			c.FlushTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
 		},
-		"no raw socket filter": func(c *nftables.Conn) {
+		"no raw socket filter": func(c *socket) {
 			c.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev})
 		},
-		"a destination more": func(c *nftables.Conn) {
+		"a destination more": func(c *socket) {
 			table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 			set := &nftables.Set{Table: table, Name: "never-ip", KeyType: nftables.TypeIPAddr, Interval: true}
 			if err := c.SetAddElements(set, []nftables.SetElement{{Key: []byte{11, 0, 0, 1}}, {Key: []byte{11, 0, 0, 2}, IntervalEnd: true}}); err != nil {
 				t.Fatal(err)
 			}
 		},
-	} {
-		t.Run(what, func(t *testing.T) {
-			conn, err := connect(pod.FD)
+		"the deciding table switched off":    func(c *socket) { switchOff(t, c, nftables.TableFamilyINet) },
+		"the raw socket filter switched off": func(c *socket) { switchOff(t, c, nftables.TableFamilyNetdev) },
+		"the raw socket filter of another interface": func(c *socket) {
+			table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}
+			chains, err := c.chains()
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer conn.CloseLasting()
-			tamper(conn)
-			if err := conn.Flush(); err != nil {
+			_, secret, err := c.identity(chains)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if err := Verify(ctx, pod.FD, rules); !errors.Is(err, ErrDrift) {
-				t.Errorf("not noticed: %v", err)
+			f := netdevForm(secret, []string{"eth0"})
+			f.chains[0].chain.Device = "lo"
+			c.DelChain(&nftables.Chain{Name: f.chains[0].chain.Name, Table: table})
+			if err := c.Flush(); err != nil {
+				t.Fatal(err)
 			}
-			enforce(t, pod, rules)
-		})
+			if err := c.write(form{chains: f.chains}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		for who, mend := range map[string]func(context.Context) error{
+			"mended by a new Enforcer":                func(ctx context.Context) error { return Enforce(ctx, pod.FD, rules) },
+			"mended by one that found all right once": watcher.Enforce,
+		} {
+			t.Run(what+", "+who, func(t *testing.T) {
+				if err := watcher.Enforce(ctx); err != nil {
+					t.Fatal(err)
+				}
+				conn, err := connect(pod.FD)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.CloseLasting()
+				tamper(conn)
+				if err := conn.Flush(); err != nil {
+					t.Fatal(err)
+				}
+				if err := Verify(ctx, pod.FD, rules); !errors.Is(err, ErrDrift) {
+					t.Errorf("not noticed: %v", err)
+				}
+				if err := mend(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if err := Verify(ctx, pod.FD, rules); err != nil {
+					t.Errorf("not mended: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// switchOff makes a table dormant, as nft(8) calls it.
+func switchOff(t *testing.T, s *socket, family nftables.TableFamily) {
+	t.Helper()
+	var b batch
+	b.mark(unix.NFNL_MSG_BATCH_BEGIN)
+	b.nftables(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_ACK, family, "table", func() {
+		b.text(unix.NFTA_TABLE_NAME, tableName)
+		b.number(unix.NFTA_TABLE_FLAGS, unix.NFT_TABLE_F_DORMANT)
+	})
+	b.mark(unix.NFNL_MSG_BATCH_END)
+	if err := s.commit(b); err != nil {
+		t.Fatal(err)
 	}
 }
 
