@@ -2,7 +2,7 @@ package egress
 
 // A form as one nftables transaction, in netlink's encoding. The library could
 // write it too; it allocates for every attribute of every element, and lets the
-// kernel echo and acknowledge each message, which made up half the time of
+// kernel echo and acknowledge each message, which made up a quarter of the time of
 // bringing a large scope into force. Expressions are encoded by the library.
 
 import (

@@ -52,6 +52,20 @@ func TestEnforceIsIdempotentAndMendsDrift(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"another destination instead": func(c *socket) {
+			table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+			set := &nftables.Set{Table: table, Name: "never-ip", KeyType: nftables.TypeIPAddr, Interval: true}
+			if err := errors.Join(
+				c.SetDeleteElements(set, []nftables.SetElement{{Key: []byte{10, 0, 0, 0}}, {Key: []byte{11, 0, 0, 0}, IntervalEnd: true}}),
+				c.SetAddElements(set, []nftables.SetElement{{Key: []byte{12, 0, 0, 0}}, {Key: []byte{13, 0, 0, 0}, IntervalEnd: true}}),
+			); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a raw socket filter that accepts all": func(c *socket) {
+			table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}
+			c.InsertRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: netdevChain + "eth0", Table: table}, Exprs: accept()})
+		},
 		"the deciding table switched off":    func(c *socket) { switchOff(t, c, nftables.TableFamilyINet) },
 		"the raw socket filter switched off": func(c *socket) { switchOff(t, c, nftables.TableFamilyNetdev) },
 		"the raw socket filter of another interface": func(c *socket) {
