@@ -48,7 +48,7 @@ type write struct {
 }
 
 // OpenJournal reads the journal at path. One that is damaged is set aside under
-// a name that says so and rebuilt from the CDI specs, each of which carries the
+// a name that says so; that one and a missing one are rebuilt from the CDI specs, each of which carries the
 // entry that it was made from: a broken file is no reason to stop serving a node.
 func OpenJournal(ctx context.Context, path string, specs cdi.Directory) (*Journal, error) {
 	j := &Journal{path: path, entries: map[types.UID]*Entry{}, changed: make(chan struct{})}
@@ -57,7 +57,8 @@ func OpenJournal(ctx context.Context, path string, specs cdi.Directory) (*Journa
 	}
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return j, nil
+		// The first start, or somebody deleted it under running pods.
+		return j, j.rebuild(ctx, specs)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the journal: %w; the agent needs read and write access to this file", err)

@@ -89,6 +89,18 @@ func TestDamagedJournalIsSetAsideAndRebuilt(t *testing.T) {
 	}
 }
 
+func TestDeletedJournalIsRebuilt(t *testing.T) {
+	directory := t.TempDir()
+	r := newRoom(t, directory, boot)
+	if _, err := r.prepare(allocated("c", onGPU("gpu-0000-17-00-0"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(r.path); err != nil {
+		t.Fatal(err)
+	}
+	sameEntries(t, "rebuilt from the CDI specs", r.journal.Entries(), newRoom(t, directory, boot).journal.Entries())
+}
+
 func TestFieldsOfLaterVersionsAreNoDamage(t *testing.T) {
 	entries, err := decodeJournal(mustEncode(`{"apiVersion":"journal.hostler.dev/v1","kind":"Journal","later":{"x":1},"entries":[{"claimUID":"a","later":true}]}`))
 	if err != nil || len(entries) != 1 || entries[0].ClaimUID != "a" {

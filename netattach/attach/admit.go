@@ -69,13 +69,16 @@ func (a *Attacher) joined(intents []netattach.Intent, claim types.UID) (netattac
 }
 
 // admitIdle admits a claim that wants nothing of the network, and records it,
-// so that the container may restart while the agent is away.
+// so that the container may restart while the agent is away. Of a claim that is
+// not prepared nobody knows what it wants, so it is refused.
 func (a *Attacher) admitIdle(sandbox Sandbox, namespace namespace, claim types.UID) error {
 	intent, prepared := a.cfg.Intents.Intent(claim)
-	if prepared && !idle(intent) {
+	if !prepared {
+		return fmt.Errorf("claim %s of pod %s/%s is not prepared on this node; delete the pod so that its claims are prepared again", claim, sandbox.Pod.Namespace, sandbox.Pod.Name)
+	}
+	if !idle(intent) {
 		return fmt.Errorf("claim %s/%s was prepared for other pods than %s/%s; delete the pod so that the claim is prepared for it", intent.ClaimNamespace, intent.ClaimName, sandbox.Pod.Namespace, sandbox.Pod.Name)
 	}
-	intent.ClaimUID = claim
 	defer a.pods.lock(sandbox.Pod.UID)()
 	return a.records.write(newRecord(sandbox, namespace, intent, "", StateAttached))
 }

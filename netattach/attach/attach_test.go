@@ -263,6 +263,10 @@ func TestAdmit(t *testing.T) {
 	if err := n.attacher.Admit(ctx, stranger, "claim-1", n.peer.FD); err == nil || !strings.Contains(err.Error(), "ns/stranger") {
 		t.Errorf("another pod's claim: %v", err)
 	}
+	if err := n.attacher.Admit(ctx, stranger, "gpu-only", n.peer.FD); err == nil || !strings.Contains(err.Error(), "gpu-only of pod ns/stranger is not prepared") {
+		t.Errorf("a claim that nobody prepared: %v", err)
+	}
+	n.claim("gpu-only", nil)
 	if err := n.attacher.Admit(ctx, stranger, "gpu-only", n.peer.FD); err != nil {
 		t.Errorf("a claim that wants nothing of the network: %v", err)
 	}

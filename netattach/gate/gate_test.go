@@ -237,6 +237,7 @@ func TestHookWithoutTheAgent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			n.claim(t)
+			n.intents.put(netattach.Intent{ClaimUID: "gpu-only", ClaimNamespace: "ns", ClaimName: "g"})
 			for _, claim := range []string{"claim-1", "gpu-only"} {
 				if err := n.startContainer(t, claim); err != nil {
 					t.Fatal(err)
