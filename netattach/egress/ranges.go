@@ -71,7 +71,7 @@ func subtract(ranges []AddressRange, hole AddressRange) []AddressRange {
 func merge(ranges []AddressRange) []AddressRange {
 	sorted := slices.Clone(ranges)
 	slices.SortFunc(sorted, func(a, b AddressRange) int { return a.First.Compare(b.First) })
-	var merged []AddressRange
+	merged := sorted[:0] // never ahead of what is read
 	for _, next := range sorted {
 		if n := len(merged); n > 0 && touches(merged[n-1], next) {
 			if merged[n-1].Last.Less(next.Last) {
@@ -96,7 +96,7 @@ func touches(r, next AddressRange) bool {
 
 // ofFamily picks the ranges of one address family.
 func ofFamily(ranges []AddressRange, ipv4 bool) []AddressRange {
-	var picked []AddressRange
+	picked := make([]AddressRange, 0, len(ranges))
 	for _, r := range ranges {
 		if r.First.Is4() == ipv4 {
 			picked = append(picked, r)

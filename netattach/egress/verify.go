@@ -6,7 +6,6 @@ package egress
 // says that nobody has changed anything.
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,7 +61,8 @@ func Installed(namespace int) (hash string, err error) {
 	if err != nil {
 		return "", err
 	}
-	hash, _, err = socket.identity(chains)
+	rules, err := socket.outputRules(chains)
+	hash, _ = identityOf(rules)
 	return hash, err
 }
 
@@ -108,20 +107,11 @@ func (e *Enforcer) verify(interfaces []string) error {
 	}
 	if generation != e.verified {
 		e.verified, e.covered = 0, nil
-		if err := e.identify(chains); err != nil {
+		if err := e.verifyInet(chains); err != nil {
 			return err
 		}
 	}
-	netdev := netdevForm(e.secret, interfaces)
-	if e.verified == 0 {
-		if err := e.socket.verifyInet(chains, e.inet); err != nil {
-			return err
-		}
-		if err := e.socket.verifyTables(slices.Concat(e.inet.tables, netdev.tables)); err != nil {
-			return err
-		}
-	}
-	present, err := e.verifyNetdev(chains, netdev)
+	present, err := e.verifyNetdev(chains, netdevForm(e.secret, interfaces))
 	if err != nil {
 		return err
 	}
@@ -137,20 +127,48 @@ func (e *Enforcer) verify(interfaces []string) error {
 	return nil
 }
 
-// identify reads whose rules are in the kernel, and their secret.
-func (e *Enforcer) identify(chains []*nftables.Chain) error {
-	hash, secret, err := e.socket.identity(chains)
-	switch {
-	case err != nil:
+// verifyInet reads all that does not depend on the interfaces, and the secret.
+func (e *Enforcer) verifyInet(chains []*nftables.Chain) error {
+	rules, err := e.socket.outputRules(chains)
+	if err != nil {
 		return err
-	case hash == "":
+	}
+	hash, secret := identityOf(rules)
+	if hash == "" {
 		return fmt.Errorf("%w: there are none", ErrDrift)
 	}
 	e.keep(secret)
 	if hash != e.hash {
 		return fmt.Errorf("%w: they are those of scope %s, not %s", ErrDrift, hash, e.hash)
 	}
-	return nil
+	inet := 0
+	for _, chain := range chains {
+		if chain.Table.Family == nftables.TableFamilyINet {
+			inet++
+		}
+	}
+	if inet != len(e.inet.chains) {
+		return fmt.Errorf("%w: there are %d chains, not %d", ErrDrift, inet, len(e.inet.chains))
+	}
+	for _, set := range e.inet.sets {
+		if err := e.socket.verifySet(set); err != nil {
+			return err
+		}
+	}
+	for _, c := range e.inet.chains {
+		if !slices.ContainsFunc(chains, func(have *nftables.Chain) bool { return sameChain(have, c.chain) }) {
+			return fmt.Errorf("%w: chain %s is missing or hooked differently", ErrDrift, c.chain.Name)
+		}
+		if c.chain.Name == output { // the longest by far, and read above
+			err = sameRules(rules, c)
+		} else {
+			err = e.socket.verifyRules(c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return e.socket.verifyTables(slices.Concat(e.inet.tables, netdevForm(secret, nil).tables))
 }
 
 // verifyTables finds tables that are gone, or there but switched off: a dormant
@@ -169,32 +187,6 @@ func (s *socket) verifyTables(want []*nftables.Table) error {
 				return fmt.Errorf("%w: %w", errNetdev, drift)
 			}
 			return drift
-		}
-	}
-	return nil
-}
-
-func (s *socket) verifyInet(chains []*nftables.Chain, want form) error {
-	inet := 0
-	for _, chain := range chains {
-		if chain.Table.Family == nftables.TableFamilyINet {
-			inet++
-		}
-	}
-	if inet != len(want.chains) {
-		return fmt.Errorf("%w: there are %d chains, not %d", ErrDrift, inet, len(want.chains))
-	}
-	for _, set := range want.sets {
-		if err := s.verifySet(set); err != nil {
-			return err
-		}
-	}
-	for _, c := range want.chains {
-		if !slices.ContainsFunc(chains, func(have *nftables.Chain) bool { return sameChain(have, c.chain) }) {
-			return fmt.Errorf("%w: chain %s is missing or hooked differently", ErrDrift, c.chain.Name)
-		}
-		if err := s.verifyRules(c); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -226,113 +218,31 @@ func (e *Enforcer) verifyNetdev(chains []*nftables.Chain, want form) (present []
 	return present, nil
 }
 
+// outputRules are none where there is no output chain.
+func (s *socket) outputRules(chains []*nftables.Chain) ([]*nftables.Rule, error) {
+	for _, chain := range chains {
+		if chain.Name == output && chain.Table.Family == nftables.TableFamilyINet {
+			return s.rules(chain)
+		}
+	}
+	return nil, nil
+}
+
+// identityOf reads the comment of the output chain's first rule; an empty hash
+// means that the rules are not ours.
+func identityOf(output []*nftables.Rule) (hash string, secret uint32) {
+	if len(output) > 0 {
+		if hash, secret, ok := parseIdentity(commentOf(output[0])); ok {
+			return hash, secret
+		}
+	}
+	return "", 0
+}
+
 func (s *socket) rules(chain *nftables.Chain) ([]*nftables.Rule, error) {
 	rules, err := s.GetRules(chain.Table, chain)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read egress chain %s: %w", chain.Name, err)
 	}
 	return rules, nil
-}
-
-func (s *socket) verifyRules(want chainForm) error {
-	have, err := s.rules(want.chain)
-	if err != nil {
-		return err
-	}
-	if len(have) != len(want.rules) {
-		return fmt.Errorf("%w: chain %s has %d rules, not %d", ErrDrift, want.chain.Name, len(have), len(want.rules))
-	}
-	for i, rule := range have {
-		same, err := sameExpressions(rule.Exprs, want.rules[i].expressions)
-		if err != nil {
-			return err
-		}
-		if !same || commentOf(rule) != want.rules[i].comment {
-			return fmt.Errorf("%w: rule %d of chain %s is not %q", ErrDrift, i, want.chain.Name, want.rules[i].comment)
-		}
-	}
-	return nil
-}
-
-func sameExpressions(have, want []expr.Any) (bool, error) {
-	if len(have) != len(want) {
-		return false, nil
-	}
-	for i := range have {
-		a, errA := canonical(have[i])
-		b, errB := canonical(want[i])
-		if err := errors.Join(errA, errB); err != nil {
-			return false, fmt.Errorf("cannot compare egress rules: %w", err)
-		}
-		if !bytes.Equal(a, b) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// canonical leaves out what the kernel changes: counts and set IDs.
-func canonical(e expr.Any) ([]byte, error) {
-	switch e := e.(type) {
-	case *expr.Counter:
-		return []byte("counter"), nil
-	case *expr.Ct:
-		// The library reads back no source register, a store looks like register 0.
-		register := e.Register
-		if e.SourceRegister {
-			register = 0
-		}
-		return fmt.Appendf(nil, "ct %d %d", e.Key, register), nil
-	case *expr.Lookup:
-		return fmt.Appendf(nil, "lookup %d %s %v", e.SourceRegister, e.SetName, e.Invert), nil
-	}
-	return expr.Marshal(unix.NFPROTO_INET, e)
-}
-
-func (s *socket) verifySet(want setForm) error {
-	have, err := s.elements(want.set)
-	if errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%w: set %s is missing", ErrDrift, want.set.Name)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read egress set %s: %w", want.set.Name, err)
-	}
-	slices.SortFunc(have, func(a, b element) int { return a.key.Compare(b.key) })
-	if !slices.Equal(have, want.elements) {
-		return fmt.Errorf("%w: set %s has other members", ErrDrift, want.set.Name)
-	}
-	return nil
-}
-
-func sameChain(have, want *nftables.Chain) bool {
-	if have.Name != want.Name || have.Table.Family != want.Table.Family || have.Device != want.Device || (have.Hooknum == nil) != (want.Hooknum == nil) {
-		return false
-	}
-	return want.Hooknum == nil || have.Policy != nil && *have.Hooknum == *want.Hooknum &&
-		*have.Priority == *want.Priority && *have.Policy == *want.Policy && have.Type == want.Type
-}
-
-// identity is in the comment of the output chain's first rule; an empty hash
-// means that there is none.
-func (s *socket) identity(chains []*nftables.Chain) (hash string, secret uint32, err error) {
-	for _, chain := range chains {
-		if chain.Name != output {
-			continue
-		}
-		rules, err := s.rules(chain)
-		if err != nil {
-			return "", 0, err
-		}
-		if len(rules) > 0 {
-			if hash, secret, ok := parseIdentity(commentOf(rules[0])); ok {
-				return hash, secret, nil
-			}
-		}
-	}
-	return "", 0, nil
-}
-
-func commentOf(rule *nftables.Rule) string {
-	comment, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
-	return strings.TrimRight(comment, "\x00")
 }

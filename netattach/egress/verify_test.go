@@ -74,10 +74,11 @@ func TestEnforceIsIdempotentAndMendsDrift(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, secret, err := c.identity(chains)
+			rules, err := c.outputRules(chains)
 			if err != nil {
 				t.Fatal(err)
 			}
+			_, secret := identityOf(rules)
 			f := netdevForm(secret, []string{"eth0"})
 			f.chains[0].chain.Device = "lo"
 			c.DelChain(&nftables.Chain{Name: f.chains[0].chain.Name, Table: table})
