@@ -14,7 +14,7 @@ export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps deps-test
 deps:
@@ -33,6 +33,7 @@ test: deps-test ## All tests: unit with the race detector, real cluster, emulate
 test-unit: deps-test ## Unit, property and network namespace tests
 	@test/unit.sh
 test-e2e: deps-test image-race ## Scenarios in a real one-node cluster
+	@$(CLUSTER) build
 	HOSTLER_E2E=1 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go tool -modfile=test/tools/go.mod gotestsum --format testname -- -p 1 -count=1 -timeout 30m ./test/cluster/... ./test/e2e/...
 test-vm: deps-test ## The agent's discovery in an emulated machine with real SR-IOV and RDMA
 	HOSTLER_VM=1 go tool -modfile=test/tools/go.mod gotestsum --format testname -- -count=1 -timeout 20m ./test/vm/...
