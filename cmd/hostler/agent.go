@@ -223,9 +223,6 @@ func (a *agent) observe(ctx context.Context) error {
 }
 
 func (a *agent) run(ctx context.Context) error {
-	if err := a.attacher.Reconcile(ctx); err != nil {
-		klog.FromContext(ctx).Error(err, "Not everything that an earlier agent left could be brought home; it is tried again with the next reconciliation")
-	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.server.Run, a.gate.Run, a.observe, a.engine.Run, a.reactor.Run, a.exporter.Run, a.driver.Run, a.follow, a.homecoming,
@@ -239,9 +236,10 @@ func (a *agent) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// homecoming compares pods' namespaces with the records of what is in them,
-// whenever a netdev came or went and every half minute: a NIC whose pod died
-// while no agent ran comes home late, and rules in a pod may have been tampered with.
+// homecoming compares pods' namespaces with the records of what is in them, at
+// once, whenever a netdev came or went and every half minute: a NIC whose pod died
+// while no agent ran comes home late, and rules in a pod may have been tampered
+// with. No server waits for it, because it may wait for a CNI plugin.
 func (a *agent) homecoming(ctx context.Context) error {
 	const interval, calm = 30 * time.Second, 500 * time.Millisecond
 	hints := make(chan struct{}, 1)
@@ -260,18 +258,18 @@ func (a *agent) homecoming(ctx context.Context) error {
 		}
 	}()
 	for {
+		begin := time.Now()
+		err := a.attacher.Reconcile(ctx)
+		a.recorder.ObserveReconcile("attachments", result(err), time.Since(begin))
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Not everything in pods' network namespaces could be put in order; trying again")
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(interval):
 		case <-hints:
 			sleep(ctx, calm) // a link that moves sends a handful of messages
-		}
-		begin := time.Now()
-		err := a.attacher.Reconcile(ctx)
-		a.recorder.ObserveReconcile("attachments", result(err), time.Since(begin))
-		if err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Not everything in pods' network namespaces could be put in order; trying again")
 		}
 	}
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,50 @@ func TestAgentWithoutAPIServerDriverAndRuntimeWaitsForThem(t *testing.T) {
 	}
 	if told := agent.errs.with("NRI is not connected"); len(told) == 0 {
 		t.Error("nothing says that NRI is not connected")
+	}
+}
+
+// A CNI plugin that hangs is waited for by the reconciliation alone.
+func TestNoServerWaitsForACNIPluginThatHangs(t *testing.T) {
+	n := newNode(t, machine.RenderOptions{NoDriver: true})
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"run/attached", "cni", "cni-cache/results"} {
+		if err := os.MkdirAll(n.path(folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.write(t, "run/attached/claim-1-pod-1.json", `{"state":"Attached","bootID":"`+boot+`","sandboxID":"sandbox1","pod":{"uid":"pod-1"},
+		"intent":{"claimUID":"claim-1","devices":[{"hostName":"rail0","hostMAC":"02:00:00:00:00:01","networks":[{"namespace":"ns","name":"net"}]}]}}`)
+	config := base64.StdEncoding.EncodeToString([]byte(`{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"hangs"}]}`))
+	n.write(t, "cni-cache/results/net-sandbox1-net1", `{"kind":"cniCacheV1","containerId":"sandbox1","config":"`+config+`","ifName":"net1","networkName":"net"}`)
+	n.write(t, "cni/hangs", "#!/bin/sh\necho $$ > "+n.path("pid.new")+"; mv "+n.path("pid.new")+" "+n.path("pid")+"\nexec sleep 60\n")
+	if err := os.Chmod(n.path("cni/hangs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	agent := n.start(t, "agent", n.flags("--kubeconfig="+n.kubeconfig(t, "https://"+closedPort(t)))...)
+	var raw []byte
+	for len(raw) == 0 {
+		select {
+		case <-agent.ended:
+			t.Fatalf("it ended:\n%s", agent.errs.String())
+		case <-time.After(10 * time.Millisecond):
+			raw, _ = os.ReadFile(n.path("pid")) // not there yet
+		}
+	}
+	plugin, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Kill(plugin, unix.SIGKILL) })
+	address := regexp.MustCompile(`address="([^"]+)"`).FindStringSubmatch(agent.says(t, "Serving metrics and health"))[1]
+	get(t, "http://"+address+"/healthz")
+	askGate(t, n.path("run/gate.sock"), gate.Question{PodUID: "the-pod"})
+	if err := unix.Kill(plugin, 0); err != nil {
+		t.Errorf("the servers answered once the plugin had ended (%v), want before", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -28,16 +29,23 @@ type Config struct {
 	Bin []string
 	// Cache is libcni's directory; it must survive a restart of the agent.
 	Cache string
+	// Timeout bounds one Add and the DEL of one chain: a plugin that hangs must
+	// not hang the node's other pods. Default: 20 s.
+	Timeout time.Duration
 }
 
 // Chain runs CNI chains.
 type Chain struct {
-	cni *libcni.CNIConfig
+	cni     *libcni.CNIConfig
+	timeout time.Duration
 }
 
 // New does not touch the directories; a missing plugin is found when it is run.
 func New(cfg Config) *Chain {
-	return &Chain{cni: libcni.NewCNIConfigWithCacheDir(cfg.Bin, cfg.Cache, nil)}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 20 * time.Second
+	}
+	return &Chain{cni: libcni.NewCNIConfigWithCacheDir(cfg.Bin, cfg.Cache, &groupExec{}), timeout: cfg.Timeout}
 }
 
 // Attachment is one run of one chain.
@@ -63,14 +71,28 @@ func (c *Chain) Add(ctx context.Context, a Attachment) error {
 		return nil // an earlier call has done it
 	}
 	klog.FromContext(ctx).V(4).Info("Running CNI chain", "network", a.Network.Namespace+"/"+a.Network.Name, "interface", a.Interface)
-	if _, err := c.cni.AddNetworkList(ctx, list, a.runtime()); err != nil {
+	if err := c.add(ctx, list, a.runtime()); err != nil {
 		err = fmt.Errorf("CNI chain of NetworkAttachmentDefinition %s/%s failed for %s: %w", a.Network.Namespace, a.Network.Name, a.Interface, err)
-		if undo := c.cni.DelNetworkList(ctx, list, a.runtime()); undo != nil {
+		// What ended ADD, a timeout or the hook's end, must not end its undoing.
+		if undo := c.del(context.WithoutCancel(ctx), list, a.runtime()); undo != nil {
 			err = errors.Join(err, fmt.Errorf("and so did undoing it: %w", undo))
 		}
 		return err
 	}
 	return nil
+}
+
+func (c *Chain) add(ctx context.Context, list *libcni.NetworkConfigList, runtime *libcni.RuntimeConf) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	_, err := c.cni.AddNetworkList(ctx, list, runtime)
+	return err
+}
+
+func (c *Chain) del(ctx context.Context, list *libcni.NetworkConfigList, runtime *libcni.RuntimeConf) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.cni.DelNetworkList(ctx, list, runtime)
 }
 
 // attached says whether libcni remembers an ADD for this sandbox and interface.
@@ -103,7 +125,7 @@ func (c *Chain) Del(ctx context.Context, sandboxID, netns string) error {
 			continue
 		}
 		runtime := &libcni.RuntimeConf{ContainerID: known.ContainerID, NetNS: netns, IfName: known.IfName, Args: known.CniArgs, CapabilityArgs: known.CapabilityArgs}
-		if err := c.cni.DelNetworkList(ctx, list, runtime); err != nil {
+		if err := c.del(ctx, list, runtime); err != nil {
 			faults = append(faults, fmt.Errorf("CNI chain %s could not be undone for %s: %w", known.Network, known.IfName, err))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 
@@ -166,6 +167,49 @@ func TestFailedAddIsDeleted(t *testing.T) {
 		t.Errorf("error does not name the definition and the plugin's words: %v", err)
 	}
 	if got, want := who(calls(t, log)), "first ADD, second ADD, second DEL, first DEL"; got != want {
+		t.Errorf("calls were %s, want %s", got, want)
+	}
+}
+
+// A shell is killed easily; the child that it waits for holds its output open.
+func TestPluginThatHangsIsGivenUp(t *testing.T) {
+	const hangs = "#!/bin/sh\nsleep 60\n"
+	for command, run := range map[string]func(*Chain) error{
+		"ADD": func(c *Chain) error { return c.Add(context.Background(), attachment(t)) },
+		"DEL": func(c *Chain) error { return c.Del(context.Background(), "sandbox1", "") },
+	} {
+		t.Run(command, func(t *testing.T) {
+			bin, cache, log := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "log")
+			plugin(t, bin, "first", "", log)
+			plugin(t, bin, "second", "", log)
+			if command == "DEL" {
+				if err := New(Config{Bin: []string{bin}, Cache: cache}).Add(context.Background(), attachment(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(bin, "second"), []byte(hangs), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			err := run(New(Config{Bin: []string{bin}, Cache: cache, Timeout: 200 * time.Millisecond}))
+			if err == nil || !strings.Contains(err.Error(), "second did not answer and was killed") || time.Since(begun) > 30*time.Second {
+				t.Errorf("after %s: %v; want the plugin named, and long before it ends", time.Since(begun), err)
+			}
+		})
+	}
+}
+
+// The undoing of what ran out of time has its own time.
+func TestAddThatIsCutShortIsDeleted(t *testing.T) {
+	bin, cache, log := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "log")
+	plugin(t, bin, "first", "", log)
+	plugin(t, bin, "second", "", log)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := New(Config{Bin: []string{bin}, Cache: cache}).Add(ctx, attachment(t)); err == nil {
+		t.Error("it is said to be done")
+	}
+	if got, want := who(calls(t, log)), "second DEL, first DEL"; got != want {
 		t.Errorf("calls were %s, want %s", got, want)
 	}
 }
