@@ -20,8 +20,8 @@ func TestNoRawFramePassesWhileADeviceIsMovedIn(t *testing.T) {
 	for start := tried.Load(); tried.Load() < start+1000; {
 	}
 	// Frames of one veth keep their order, so one of the flood would come first.
-	n.pod.Send(t, "net1", nettest.ARP, "the end")
-	if got := <-sniffed; got != "the end" {
+	n.pod.Solicit(t, "net1")
+	if got := <-sniffed; got != nettest.Solicitation {
 		t.Errorf("%q got out", got)
 	}
 	counters, err := egress.Counters(n.pod.FD)

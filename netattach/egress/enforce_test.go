@@ -204,7 +204,7 @@ func TestRawSocketsDoNotPass(t *testing.T) {
 			pod, outside := podAndOutside(t)
 			received := outside.ListenUDP(t, 9)
 			frame := udpFrame(pod.Link(t, "eth0").Attrs().HardwareAddr, outside.Link(t, "pod").Attrs().HardwareAddr)
-			if err := sendRaw(t, pod, frame, bypass, 0); err != nil {
+			if err := sendRaw(t, pod, frame, 0, bypass, 0); err != nil {
 				t.Fatalf("before enforcement: %v", err)
 			}
 			if got := <-received; got != "raw" {
@@ -212,9 +212,13 @@ func TestRawSocketsDoNotPass(t *testing.T) {
 			}
 			enforce(t, pod, compiled(t, v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{
 				allow("marker", "198.51.100.0/24", v1alpha1.EgressPort{Protocol: v1alpha1.ProtocolUDP, Port: 9})}}))
-			for _, mark := range []int{0, 1, 0xffffffff} {
-				// The kernel answers ENOBUFS for a dropped frame; what counts is what arrives.
-				_ = sendRaw(t, pod, frame, bypass, mark)
+			// The sender says of which protocol the frame is, and may lie.
+			protocols, marks := []uint16{0, unix.ETH_P_IP, unix.ETH_P_ARP, unix.ETH_P_ALL}, []int{0, 1, 0xffffffff}
+			for _, protocol := range protocols {
+				for _, mark := range marks {
+					// The kernel answers ENOBUFS for a dropped frame; what counts is what arrives.
+					_ = sendRaw(t, pod, frame, protocol, bypass, mark)
+				}
 			}
 			conn, err := dial(t, pod, "udp", "198.51.100.1:9")
 			if err != nil {
@@ -232,8 +236,8 @@ func TestRawSocketsDoNotPass(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if counters[RuleRaw].Packets != 3 {
-				t.Errorf("counted %d raw frames, want 3", counters[RuleRaw].Packets)
+			if want := len(protocols) * len(marks); counters[RuleRaw].Packets != uint64(want) {
+				t.Errorf("counted %d raw frames, want %d", counters[RuleRaw].Packets, want)
 			}
 		})
 	}

@@ -39,7 +39,16 @@ func marked(secret uint32) []expr.Any {
 	return meta(expr.MetaKeyMARK, expr.CmpOpEq, native(secret))
 }
 
-func etherType(number uint16) []expr.Any {
+// fromUser matches what a process sent. Sockets of the kernel's own have no
+// file, ARP has not even a socket, and without a file there is no owner to
+// compare: the rule does not match (nft_meta_get_eval_skugid in
+// net/netfilter/nft_meta.c).
+func fromUser() []expr.Any {
+	return meta(expr.MetaKeySKUID, expr.CmpOpGte, native(0))
+}
+
+// frameProtocol matches skb->protocol, which a packet socket's sender chooses.
+func frameProtocol(number uint16) []expr.Any {
 	return meta(expr.MetaKeyPROTOCOL, expr.CmpOpEq, binaryutil.BigEndian.PutUint16(number))
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -96,7 +97,11 @@ func netdevForm(secret uint32, interfaces []string) form {
 		chain.Device = name
 		f.chains = append(f.chains, chainForm{chain: chain, rules: []ruleForm{
 			{"decided by " + output, join(marked(secret), accept())},
-			{"arp", join(etherType(0x0806), accept())},
+			// The protocol below is what the sender says it is, whatever the frame
+			// is, so ARP is the kernel's own alone. The EtherType itself is not at
+			// the same place in all frames: think of VLAN tags and InfiniBand.
+			{RuleRaw, join(fromUser(), count(), drop())},
+			{"arp", join(frameProtocol(unix.ETH_P_ARP), accept())},
 			{RuleRaw, join(count(), drop())},
 		}})
 	}

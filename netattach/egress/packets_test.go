@@ -43,7 +43,7 @@ func udpFrame(from, to net.HardwareAddr) []byte {
 	return append(append(frame, 0x08, 0x00), udpPacket("192.0.2.2", "198.51.100.1", 9, 9, "raw")...)
 }
 
-func sendRaw(t testing.TB, pod *nettest.Namespace, frame []byte, bypass, mark int) (err error) {
+func sendRaw(t testing.TB, pod *nettest.Namespace, frame []byte, protocol uint16, bypass, mark int) (err error) {
 	index := pod.Link(t, "eth0").Attrs().Index
 	pod.Do(t, func() {
 		fd, socketErr := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
@@ -58,7 +58,7 @@ func sendRaw(t testing.TB, pod *nettest.Namespace, frame []byte, bypass, mark in
 				t.Fatal(optErr)
 			}
 		}
-		err = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index, Halen: 6})
+		err = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index, Halen: 6, Protocol: protocol<<8 | protocol>>8})
 	})
 	return err
 }

@@ -1,10 +1,12 @@
 package nettest
 
-// Frames that pass by the IP stack, as a process with CAP_NET_RAW sends them.
+// Frames that pass by the IP stack, as a process with CAP_NET_RAW sends them,
+// and one that the kernel sends by itself.
 
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,39 +17,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EtherType of frames that Flood and Send write.
-type EtherType uint16
-
-// Experimental is for local experiments (IEEE 802), ARP what every filter lets pass.
-const (
-	Experimental EtherType = 0x88b5
-	ARP          EtherType = 0x0806
-)
-
 // greeting marks our frames among those that the kernel sends by itself.
 const greeting = "nettest:"
 
-func frame(kind EtherType, text string) []byte {
+// Solicitation is what Sniff calls the frame that Solicit has the kernel send.
+const Solicitation = "solicitation"
+
+// solicited is a documentation address that nobody has (RFC 5737).
+func solicited() net.IP { return net.IPv4(192, 0, 2, 251).To4() }
+
+// frame has an EtherType for local experiments (IEEE 802).
+func frame(text string) []byte {
 	frame := make([]byte, 12, 64)
 	for i := range 6 {
 		frame[i] = 0xff
 	}
-	frame = binary.BigEndian.AppendUint16(frame, uint16(kind))
+	frame = binary.BigEndian.AppendUint16(frame, 0x88b5)
 	return append(frame, greeting+text+"\x00"...)
 }
 
-// Send writes one frame to a link that must be up.
-func (n *Namespace) Send(t testing.TB, link string, kind EtherType, text string) {
+// Solicit has the kernel send an ARP request, which every filter lets pass, on
+// a link that must be up.
+func (n *Namespace) Solicit(t testing.TB, link string) {
 	t.Helper()
-	socket := n.packetSocket(t, 0)
-	defer unix.Close(socket)
-	to := &unix.SockaddrLinklayer{Ifindex: n.Link(t, link).Attrs().Index, Halen: 6}
-	if err := unix.Sendto(socket, frame(kind, text), 0, to); err != nil {
-		t.Fatalf("send on %s: %v", link, err)
+	neighbour := &netlink.Neigh{LinkIndex: n.Link(t, link).Attrs().Index, Family: unix.AF_INET, IP: solicited(), Flags: netlink.NTF_USE}
+	if err := n.Handle.NeighSet(neighbour); err != nil {
+		t.Fatalf("solicit on %s: %v", link, err)
 	}
 }
 
-// Flood writes Experimental frames to the link of that name without pause, also
+// Flood writes frames to the link of that name without pause, also
 // while it is not there or down, until the test ends. Tried counts.
 func (n *Namespace) Flood(t testing.TB, link string) (tried *atomic.Int64) {
 	t.Helper()
@@ -73,7 +72,7 @@ func (n *Namespace) Flood(t testing.TB, link string) (tried *atomic.Int64) {
 			}
 			for range 32 {
 				// What counts is what arrives; a dropped frame is ENOBUFS.
-				_ = unix.Sendto(socket, frame(Experimental, "flood"), 0, to)
+				_ = unix.Sendto(socket, frame("flood"), 0, to)
 				tried.Add(1)
 			}
 		}
@@ -109,8 +108,7 @@ func (n *Namespace) Sniff(t testing.TB, link string) <-chan string {
 			if err != nil {
 				return
 			}
-			if text, ours := strings.CutPrefix(string(buffer[min(14, length):length]), greeting); ours {
-				text, _, _ = strings.Cut(text, "\x00")
+			if text, ours := textOf(buffer[:length]); ours {
 				select {
 				case texts <- text:
 				default:
@@ -120,6 +118,20 @@ func (n *Namespace) Sniff(t testing.TB, link string) <-chan string {
 	})
 	t.Cleanup(func() { over.Store(true); ended.Wait() })
 	return texts
+}
+
+func textOf(frame []byte) (text string, ours bool) {
+	const header, arpTarget = 14, 24 // struct ethhdr; where an ARP packet for IPv4 has the address it asks for
+	if len(frame) < header {
+		return "", false
+	}
+	payload := frame[header:]
+	if binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_ARP {
+		return Solicitation, len(payload) >= arpTarget+4 && solicited().Equal(payload[arpTarget:arpTarget+4])
+	}
+	text, ours = strings.CutPrefix(string(payload), greeting)
+	text, _, _ = strings.Cut(text, "\x00")
+	return text, ours
 }
 
 func (n *Namespace) packetSocket(t testing.TB, protocol int) (socket int) {
