@@ -7,7 +7,9 @@ package attach
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -56,6 +58,36 @@ func (a *Attacher) Admit(ctx context.Context, sandbox Sandbox, claim types.UID, 
 		return a.Check(ctx, sandbox.Pod.UID, claim, descriptor)
 	}
 	return a.admitIdle(sandbox, namespace, claim)
+}
+
+// AttachMissed is Attach for a sandbox that has been running, perhaps without
+// its claims: a container that names none does not pass the gate. What is
+// recorded as complete is left to Reconcile, so that a fault of one device takes
+// nothing from a living pod.
+func (a *Attacher) AttachMissed(ctx context.Context, sandbox Sandbox) error {
+	namespace, err := openNamespace(sandbox.NetNS)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoNamespace) {
+		return nil // it has ended meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("cannot look at pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+	}
+	defer namespace.Close()
+	intents, err := a.intents(sandbox.Pod)
+	if err != nil {
+		return err
+	}
+	for _, intent := range intents {
+		record, found, err := a.records.read(intent.ClaimUID, sandbox.Pod.UID)
+		if err != nil {
+			return err
+		}
+		if !found || record.State != StateAttached || !record.in(namespace) {
+			klog.FromContext(ctx).Info("Attaching pod that has been running without its claims", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name), "claim", klog.KRef(intent.ClaimNamespace, intent.ClaimName))
+			return a.attach(ctx, sandbox, namespace, intents)
+		}
+	}
+	return nil
 }
 
 // joined is the intent of a claim that the pod uses but that was prepared for

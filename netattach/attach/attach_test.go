@@ -304,6 +304,49 @@ func TestPodJoinsAScopePreparedForAnother(t *testing.T) {
 	}
 }
 
+// A container that names no claim passes no gate. If the runtime's hook missed
+// the pod, the pod is found running and locked then.
+func TestRunningPodThatWasMissedIsAttached(t *testing.T) {
+	n, ctx := newNode(t), context.Background()
+	n.peer.ServeTCP(t, 80)
+	nettest.Join(t, n.pod, "eth0", n.peer, "cluster")
+	n.pod.Up(t, "eth0", "10.9.0.5/24")
+	n.peer.Up(t, "cluster", "10.9.0.1/24")
+	n.claim("claim-1", scope("10.1.0.0/24", 80), n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	if err := n.dial(t, "10.9.0.1:80"); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	if err := n.attacher.AttachMissed(ctx, n.sandbox); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.dial(t, "10.9.0.1:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("beyond the scope: want a refusal, got %v", err)
+	}
+	if err := n.attacher.Check(ctx, "pod-1", "claim-1", n.pod.FD); err != nil {
+		t.Error(err)
+	}
+	ended := n.sandbox
+	ended.NetNS += "-gone"
+	if err := n.attacher.AttachMissed(ctx, ended); err != nil || !n.pod.Has(t, "net1") {
+		t.Errorf("a sandbox that has ended meanwhile: %v", err)
+	}
+}
+
+// An agent that starts again finds pods whose devices they have changed. Taking
+// such a pod apart would make of one fault two.
+func TestAttachedPodKeepsItsDevicesWhateverBecameOfOne(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"), n.device(t, "rail1", "net2", "10.2.0.5/24"))
+	n.attach(t)
+	if err := n.pod.Handle.LinkDel(n.pod.Link(t, "net1")); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	if err := n.attacher.AttachMissed(context.Background(), n.sandbox); err != nil || !n.pod.Has(t, "net2") {
+		t.Errorf("%v; want the other device left in the pod", err)
+	}
+}
+
 func TestDamagedRecordIsNamedAndHidesNoOther(t *testing.T) {
 	n := newNode(t)
 	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))

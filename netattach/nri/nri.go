@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
@@ -39,6 +40,7 @@ const (
 // Attacher does the work; *attach.Attacher does.
 type Attacher interface {
 	Attach(ctx context.Context, sandbox attach.Sandbox) error
+	AttachMissed(ctx context.Context, sandbox attach.Sandbox) error
 	DetachSandbox(ctx context.Context, pod types.UID, sandboxID string) error
 	Reconcile(ctx context.Context) error
 }
@@ -96,6 +98,8 @@ func serve(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p := &plugin{cfg: cfg, ctx: ctx, closed: make(chan struct{}, 1)}
+	defer p.background.Wait()
+	defer cancel() // before the wait
 	s, err := stub.New(p, stub.WithPluginName(pluginName), stub.WithPluginIdx(pluginIndex),
 		stub.WithSocketPath(cfg.Socket),
 		// One slow pod must not cost the others their hook. Failing a request on a
@@ -130,26 +134,16 @@ type plugin struct {
 	ctx     context.Context
 	timeout func() time.Duration
 	closed  chan struct{}
-}
-
-// Synchronize comes with each connection and names the sandboxes that run. Pods
-// that were started meanwhile were attached by the gate; sandboxes that ended
-// meanwhile are found by their records.
-func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
-	klog.FromContext(p.ctx).Info("Connected to the container runtime's NRI", "socket", p.cfg.Socket, "sandboxes", len(pods))
-	if err := p.cfg.Attacher.Reconcile(p.ctx); err != nil {
-		// Refusing would only cut the connection and leave new pods to the gate.
-		klog.FromContext(p.ctx).Error(err, "Not everything that was attached could be reconciled")
-	}
-	// The runtime calls hooks of a plugin once it is synchronized, not before.
-	p.cfg.Ready(true)
-	return nil, nil
+	missed  missed
+	// background is what Synchronize began.
+	background sync.WaitGroup
 }
 
 // RunPodSandbox attaches the pod.
 func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
+	p.missed.supersede(types.UID(pod.GetUid()))
 	if err := p.cfg.Attacher.Attach(ctx, sandboxOf(pod)); err != nil {
 		klog.FromContext(p.ctx).Error(err, "Refused a sandbox", "pod", klog.KRef(pod.GetNamespace(), pod.GetName()), "sandbox", pod.GetId())
 		return fmt.Errorf("hostler: %w", err)
@@ -170,6 +164,7 @@ func (p *plugin) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) erro
 func (p *plugin) detach(ctx context.Context, pod *api.PodSandbox) error {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
+	p.missed.supersede(types.UID(pod.GetUid()))
 	if err := p.cfg.Attacher.DetachSandbox(ctx, types.UID(pod.GetUid()), pod.GetId()); err != nil {
 		klog.FromContext(p.ctx).Error(err, "Could not bring everything home from a sandbox; unprepare tries again", "pod", klog.KRef(pod.GetNamespace(), pod.GetName()), "sandbox", pod.GetId())
 		return fmt.Errorf("hostler: %w", err)

@@ -24,6 +24,8 @@ type recorder struct {
 	calls chan string
 	fails error
 	slow  bool
+	// hold keeps AttachMissed until it is closed.
+	hold chan struct{}
 }
 
 func (r *recorder) Attach(ctx context.Context, s attach.Sandbox) error {
@@ -32,6 +34,14 @@ func (r *recorder) Attach(ctx context.Context, s attach.Sandbox) error {
 		return context.Cause(ctx)
 	}
 	r.calls <- "attach " + s.ID + " " + s.NetNS + " " + string(s.Pod.UID) + " " + s.Pod.Namespace + "/" + s.Pod.Name
+	return r.fails
+}
+
+func (r *recorder) AttachMissed(_ context.Context, s attach.Sandbox) error {
+	if r.hold != nil {
+		<-r.hold
+	}
+	r.calls <- "missed " + s.ID + " " + s.NetNS
 	return r.fails
 }
 
@@ -46,11 +56,11 @@ func (r *recorder) Reconcile(context.Context) error {
 }
 
 // startRuntime is NRI's own runtime side, as containerd embeds it.
-func startRuntime(t *testing.T, socket string) *adaptation.Adaptation {
+func startRuntime(t *testing.T, socket string, living ...*adaptation.PodSandbox) *adaptation.Adaptation {
 	t.Helper()
 	runtime, err := adaptation.New("test", "2.4",
 		func(ctx context.Context, sync adaptation.SyncCB) error {
-			_, err := sync(ctx, nil, nil)
+			_, err := sync(ctx, living, nil)
 			return err
 		},
 		func(context.Context, []*adaptation.ContainerUpdate) ([]*adaptation.ContainerUpdate, error) {
@@ -119,19 +129,66 @@ func TestHooksReachTheAttacher(t *testing.T) {
 	r := &recorder{calls: make(chan string, 16)}
 	awaitHooks(t, startPlugin(t, socket, r), runtime)
 	ctx := context.Background()
+	got := []string{next(t, r.calls)} // in the background
 	if err := runtime.RunPodSandbox(ctx, &adaptation.RunPodSandboxRequest{Pod: pod()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := runtime.StopPodSandbox(ctx, &adaptation.StopPodSandboxRequest{Pod: pod()}); err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	for range 3 {
+	for range 2 {
 		got = append(got, next(t, r.calls))
 	}
 	want := []string{"reconcile", "attach sandbox-1 /run/netns/x pod-1 ns/p", "detach sandbox-1 pod-1"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
+func named(id string) *adaptation.PodSandbox {
+	p := pod()
+	p.Id, p.Uid = id, "pod-of-"+id
+	return p
+}
+
+// Pods that started while no plugin was connected are attached, whatever
+// becomes of one, and the runtime does not wait for that.
+func TestLivingSandboxesAreAttachedInTheBackground(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "nri.sock")
+	onHost := named("on-host")
+	onHost.Linux.Namespaces = nil
+	twin := named("twin")
+	twin.Uid = "pod-of-first-twin"
+	runtime := startRuntime(t, socket, named("a"), onHost, named("first-twin"), twin, named("b"))
+	r := &recorder{calls: make(chan string, 16), fails: errors.New("no luck"), hold: make(chan struct{})}
+	awaitHooks(t, startPlugin(t, socket, r), runtime) // it is connected while the first is held
+	close(r.hold)
+	for _, want := range []string{"reconcile", "missed a /run/netns/x", "missed b /run/netns/x"} {
+		if got := next(t, r.calls); got != want {
+			t.Errorf("called %q, want %q", got, want)
+		}
+	}
+}
+
+// A sandbox may end, or be replaced, between the list and its turn.
+func TestSandboxThatAHookToldOfIsNotAttachedFromTheList(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "nri.sock")
+	runtime := startRuntime(t, socket, named("a"), named("stopped"), named("replaced"), named("b"))
+	r := &recorder{calls: make(chan string, 16), hold: make(chan struct{})}
+	awaitHooks(t, startPlugin(t, socket, r), runtime)
+	replacement := named("replacement")
+	replacement.Uid = "pod-of-replaced"
+	if err := runtime.StopPodSandbox(context.Background(), &adaptation.StopPodSandboxRequest{Pod: named("stopped")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := runtime.RunPodSandbox(context.Background(), &adaptation.RunPodSandboxRequest{Pod: replacement}); err != nil {
+		t.Fatal(err)
+	}
+	close(r.hold)
+	for _, want := range []string{"reconcile", "detach stopped", "attach replacement", "missed a", "missed b"} {
+		if got := next(t, r.calls); !strings.HasPrefix(got, want) {
+			t.Errorf("called %q, want %q", got, want)
+		}
 	}
 }
 

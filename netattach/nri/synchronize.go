@@ -1,0 +1,110 @@
+package nri
+
+// What the runtime did while no plugin was connected. Pods that started then met
+// the gate, but only with the containers that name their claims: the others run
+// in a network namespace without rules. So every sandbox that lives is attached
+// when the connection stands, in the background, because the runtime starts no
+// pod while it waits for a plugin to synchronize.
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach/attach"
+)
+
+// patience bounds the attachment of one sandbox that was missed.
+const patience = 30 * time.Second
+
+// Synchronize comes with each connection and names the sandboxes that run.
+func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
+	klog.FromContext(p.ctx).Info("Connected to the container runtime's NRI", "socket", p.cfg.Socket, "sandboxes", len(pods))
+	living := p.missed.list(pods)
+	p.background.Go(func() { p.catchUp(living) })
+	// The runtime calls hooks of a plugin once it is synchronized, not before.
+	p.cfg.Ready(true)
+	return nil, nil
+}
+
+// catchUp dissolves what ended unseen, then attaches what lives.
+func (p *plugin) catchUp(living []*sandbox) {
+	log := klog.FromContext(p.ctx)
+	if err := p.cfg.Attacher.Reconcile(p.ctx); err != nil && p.ctx.Err() == nil {
+		log.Error(err, "Not everything that was attached could be reconciled")
+	}
+	for _, s := range living {
+		if p.ctx.Err() != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(p.ctx, patience)
+		err := s.unlessSuperseded(func() error { return p.cfg.Attacher.AttachMissed(ctx, s.Sandbox) })
+		cancel()
+		if err != nil {
+			log.Error(err, "A running pod does not have what its claims say; delete it if it does not recover", "pod", klog.KRef(s.Pod.Namespace, s.Pod.Name), "sandbox", s.ID)
+		}
+	}
+}
+
+// missed are the sandboxes that a synchronization listed, by pod.
+type missed struct {
+	mutex sync.Mutex
+	pods  map[types.UID]*sandbox
+}
+
+// sandbox is one of them, until a hook knows better.
+type sandbox struct {
+	attach.Sandbox
+	mutex      sync.Mutex
+	superseded bool
+}
+
+// list leaves out pods on the host's network, which the gate records, and pods
+// with two sandboxes: which one lives, the next hook or the gate says.
+func (m *missed) list(pods []*api.PodSandbox) []*sandbox {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.pods = map[types.UID]*sandbox{}
+	var living []*sandbox
+	for _, pod := range pods {
+		s := &sandbox{Sandbox: sandboxOf(pod)}
+		if s.NetNS == "" {
+			continue
+		}
+		if twin, twice := m.pods[s.Pod.UID]; twice {
+			twin.superseded = true
+			continue
+		}
+		m.pods[s.Pod.UID] = s
+		living = append(living, s)
+	}
+	return living
+}
+
+// supersede says that a hook has come for the pod, whose listed sandbox may have
+// ended. It waits for an attachment that is under way, as the hook would anyway.
+func (m *missed) supersede(pod types.UID) {
+	m.mutex.Lock()
+	s := m.pods[pod]
+	delete(m.pods, pod)
+	m.mutex.Unlock()
+	if s == nil {
+		return
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.superseded = true
+}
+
+func (s *sandbox) unlessSuperseded(attach func() error) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.superseded {
+		return nil
+	}
+	return attach()
+}
