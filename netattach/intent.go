@@ -28,6 +28,9 @@ type Intent struct {
 	Pods []PodReference `json:"pods,omitempty"`
 	// Devices to move in, in claim order.
 	Devices []DeviceIntent `json:"devices,omitempty"`
+	// RDMA says that containers of the claim get RDMA devices, whose verbs bypass
+	// egress scopes.
+	RDMA bool `json:"rdma,omitempty"`
 	// Egress is the scope to enforce, nil if the claim has none.
 	Egress *EgressIntent `json:"egress,omitempty"`
 }

@@ -68,6 +68,7 @@ func (e *Entry) Intent() netattach.Intent {
 		ClaimNamespace: e.ClaimNamespace,
 		ClaimName:      e.ClaimName,
 		Pods:           slices.Clone(e.Pods),
+		RDMA:           e.usesRDMA(),
 		Egress:         e.Egress,
 	}
 	for i := range e.Devices {

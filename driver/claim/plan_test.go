@@ -81,6 +81,7 @@ func TestPlanOfNIC(t *testing.T) {
 	want := netattach.Intent{
 		ClaimUID: "uid-c", ClaimNamespace: "team", ClaimName: "c",
 		Pods: []netattach.PodReference{{UID: "pod-c", Namespace: "team", Name: "pod-c"}},
+		RDMA: true,
 		Devices: []netattach.DeviceIntent{{
 			Request: "r0", Pool: "node-a/nic", Device: "nic-0000-18-00-0", PCI: "0000:18:00.0",
 			HostName: "eth1", PodName: "net1", HostMAC: "02:00:00:00:00:01",
@@ -97,6 +98,15 @@ func TestPlanOfNIC(t *testing.T) {
 	}
 	if !entry.Devices[0].RDMA || entry.Devices[0].NIC.Link.Name != "eth1" {
 		t.Errorf("the claim's field does not win over the class's, or the NIC is not recorded: %+v", entry.Devices[0])
+	}
+}
+
+func TestIntentSaysThatAClaimBringsRDMA(t *testing.T) {
+	for mode, want := range map[string]bool{"Auto": true, "None": false} {
+		entry, err := plan(with(allocated("c", onNIC("nic-0000-18-00-0")), claim, `NICConfig {"rdma": "`+mode+`"}`))
+		if err != nil || entry.Intent().RDMA != want {
+			t.Errorf("rdma: %s: %+v, %v", mode, entry, err)
+		}
 	}
 }
 

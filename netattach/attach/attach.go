@@ -159,7 +159,7 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 	defer a.pods.lock(sandbox.Pod.UID)()
 	started := a.cfg.Now()
 	rules, scoped, err := scopeOf(intents)
-	if err != nil {
+	if err := errors.Join(err, bypassed(intents)); err != nil {
 		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
 	}
 	if err := a.leaveOldSandbox(ctx, sandbox, namespace); err != nil {

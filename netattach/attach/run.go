@@ -140,3 +140,21 @@ func scopeOf(intents []netattach.Intent) (rules egress.Ruleset, scoped bool, err
 	rules, err = egress.Compile(config, resolvers)
 	return rules, true, err
 }
+
+// bypassed refuses a pod whose scope RDMA verbs would go around. The driver
+// refuses it at prepare, but a pod that joins a shared scope later it never sees.
+func bypassed(intents []netattach.Intent) error {
+	var verbs, scope *netattach.Intent
+	for i, intent := range intents {
+		if intent.RDMA {
+			verbs = &intents[i]
+		}
+		if intent.Egress != nil && intent.Egress.Config.KernelBypass != v1alpha1.KernelBypassAllow {
+			scope = &intents[i]
+		}
+	}
+	if verbs == nil || scope == nil {
+		return nil
+	}
+	return fmt.Errorf("claim %s/%s brings RDMA devices, whose verbs bypass the egress scope of claim %s/%s; set \"rdma: None\" in the NICConfig of the one, or \"kernelBypass: Allow\" in the EgressConfig of the other to accept that", verbs.ClaimNamespace, verbs.ClaimName, scope.ClaimNamespace, scope.ClaimName)
+}
