@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	libnvml "github.com/NVIDIA/go-nvml/pkg/nvml"
+
 	"github.com/hostler-dev/hostler/health"
 	"github.com/hostler-dev/hostler/health/source"
 	"github.com/hostler-dev/hostler/test/nvmlsim"
@@ -130,17 +132,24 @@ func (s *scene) await(t *testing.T, want ...string) time.Duration {
 	}
 }
 
+// until does something again and again until such a fault stands.
+func (s *scene) until(t *testing.T, device string, family health.Family, do func()) {
+	t.Helper()
+	stands := func(v health.Verdict) bool { return v.Device == device && v.Family == family }
+	for begun := time.Now(); !slices.ContainsFunc(s.engine.Verdicts(), stands); time.Sleep(20 * time.Millisecond) {
+		do()
+		if time.Since(begun) > 20*time.Second {
+			t.Fatalf("within 20 s %s got no fault %s", device, family)
+		}
+	}
+}
+
 func TestFaultsOfASimulatedMachine(t *testing.T) {
 	const gpu0, gpu1 = "gpu-0000-10-00-0", "gpu-0000-11-00-0"
 	s := newScene(t)
 	s.await(t)
 	// The watch is there once a first, harmless XID has come through.
-	for begun := time.Now(); len(s.engine.Verdicts()) == 0; time.Sleep(20 * time.Millisecond) {
-		must(t, s.control.InjectXID(1, 13, nil, nil))
-		if time.Since(begun) > 20*time.Second {
-			t.Fatal("no event came through within 20 s")
-		}
-	}
+	s.until(t, gpu1, health.FamilyXID, func() { must(t, s.control.InjectXID(1, 13, nil, nil)) })
 
 	t.Run("XID 79 is told in milliseconds and lifted when the driver asks for nothing", func(t *testing.T) {
 		must(t, s.control.InjectXID(0, 79, nil, nil))
@@ -185,5 +194,20 @@ func TestFaultsOfASimulatedMachine(t *testing.T) {
 		must(t, s.control.ReviveDriver())
 		s.look(t)
 		s.await(t)
+	})
+	t.Run("a GPU that could not register when the watch began tells its XIDs once it can", func(t *testing.T) {
+		must(t, s.control.KillDriver())
+		s.look(t)
+		s.await(t, "all-gpus Fatal", "driver Fatal", gpu0+" probe Degraded", gpu1+" probe Degraded")
+		must(t, s.control.Fail("nvmlDeviceRegisterEvents", 0, libnvml.ERROR_UNKNOWN))
+		must(t, s.control.Hang("nvmlDeviceGetSupportedEventTypes", 1))
+		must(t, s.control.ReviveDriver())
+		s.look(t)
+		s.until(t, gpu1, health.FamilyHung, func() {})
+		must(t, s.control.ClearAll())
+		s.await(t)
+		for gpu, device := range []string{gpu0, gpu1} {
+			s.until(t, device, health.FamilyXID, func() { must(t, s.control.InjectXID(gpu, 31, nil, nil)) })
+		}
 	})
 }

@@ -1,6 +1,7 @@
 // WatchEvents delivers what the driver reports of its own accord. A GPU that
-// cannot register costs its own events only, GPUs that appear later are registered
-// when the session next enumerates them, and nothing polls faster than once a second.
+// cannot register (register.go) costs its own events only, GPUs that appear later
+// are registered when the session next enumerates them, and nothing polls faster
+// than once a second.
 
 package nvml
 
@@ -8,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -71,12 +73,12 @@ func (s *Session) WatchEvents(ctx context.Context, deliver func(Event)) error {
 		return fmt.Errorf("watch GPU events: %w", err)
 	}
 	w := &watch{
-		session: s, set: set, registered: map[nvml.Device]string{},
+		session: s, set: set, registered: map[nvml.Device]*registration{},
 		lane: newLane("NVML events", waitMilliseconds*time.Millisecond+s.timeout),
 	}
 	defer w.free(ctx)
 	for ctx.Err() == nil {
-		w.registerNew(ctx)
+		w.register(ctx)
 		event, err := w.next(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -99,32 +101,11 @@ type watch struct {
 	session    *Session
 	lane       *lane // of the event set: it must not be freed while a wait is out
 	set        nvml.EventSet
-	registered map[nvml.Device]string // handle to PCI address
-}
+	registered map[nvml.Device]*registration // by handle, also while it fails
 
-// registerNew adds the GPUs that are not in the set yet.
-func (w *watch) registerNew(ctx context.Context) {
-	w.session.mu.Lock()
-	var fresh []*device
-	for _, d := range w.session.gpus {
-		if _, ok := w.registered[d.nvml()]; !ok {
-			fresh = append(fresh, d)
-		}
-	}
-	w.session.mu.Unlock()
-	for _, d := range fresh {
-		h := d.nvml()
-		w.registered[h] = d.pci // one try per handle: a refusal does not change by asking again
-		supported, err := call(ctx, d.lane, "nvmlDeviceGetSupportedEventTypes", h.GetSupportedEventTypes)
-		if err == nil {
-			_, err = call(ctx, d.lane, "nvmlDeviceRegisterEvents", func() (struct{}, nvml.Return) {
-				return struct{}{}, h.RegisterEvents(supported&wantedEvents(), w.set)
-			})
-		}
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "The GPU's events cannot be watched; its faults are found by probing only", "gpu", d.pci)
-		}
-	}
+	mu     sync.Mutex
+	inside int  // registrations that use the set now
+	freed  bool // or about to be
 }
 
 func wantedEvents() uint64 {
@@ -151,11 +132,11 @@ func (w *watch) next(ctx context.Context) (*Event, error) {
 	if !ok {
 		return nil, nil
 	}
-	pci, ok := w.registered[raw.Device]
-	if !ok {
+	from := w.registered[raw.Device]
+	if from == nil {
 		return nil, fmt.Errorf("event %s came from a GPU that is not registered", kind)
 	}
-	event := &Event{PCI: pci, Kind: kind, GPUInstance: instance(raw.GpuInstanceId), ComputeInstance: instance(raw.ComputeInstanceId)}
+	event := &Event{PCI: from.pci, Kind: kind, GPUInstance: instance(raw.GpuInstanceId), ComputeInstance: instance(raw.ComputeInstanceId)}
 	if kind == EventXID {
 		event.XID = raw.EventData
 	}
@@ -172,6 +153,10 @@ func instance(id uint32) *uint32 {
 
 func (w *watch) free(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
+	if !w.close() {
+		klog.FromContext(ctx).Info("The NVML event set is left behind: a driver call that did not return uses it")
+		return
+	}
 	if _, err := call(ctx, w.lane, "nvmlEventSetFree", func() (struct{}, nvml.Return) { return struct{}{}, w.set.Free() }); err != nil {
 		klog.FromContext(ctx).Error(err, "The NVML event set could not be freed")
 	}
