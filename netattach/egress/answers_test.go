@@ -85,7 +85,7 @@ func TestAnswersThatAreCutShortOrRefusals(t *testing.T) {
 func FuzzAnswers(f *testing.F) {
 	var b batch
 	b.mark(unix.NFNL_MSG_BATCH_BEGIN)
-	for _, c := range netdevForm(1, []string{"eth0"}).chains {
+	for _, c := range netdevForm(marks{1, 2}, []string{"eth0"}).chains {
 		b.chain(c.chain)
 	}
 	f.Add(b.bytes)

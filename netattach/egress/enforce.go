@@ -28,9 +28,9 @@ type Enforcer struct {
 
 	links  *netlink.Handle
 	socket *socket
-	// secret is 0 until it was read or drawn; inet is the form with it.
-	secret uint32
-	inet   form
+	// marks are zero until they were read or drawn; inet is the form with them.
+	marks marks
+	inet  form
 	// verified is the generation of the namespace's nftables at which all that
 	// should be there was found, 0 for none, and covered the interfaces of then.
 	verified uint32
@@ -92,21 +92,21 @@ func (e *Enforcer) Enforce(ctx context.Context) error {
 	return nil
 }
 
-// mend writes what the drift demands. The secret of rules that are there is
+// mend writes what the drift demands. The marks of rules that are there are
 // kept, so that flows that came in before an update keep getting their replies.
 func (e *Enforcer) mend(drift error, interfaces []string) error {
 	var uncovered *uncoveredError
 	if errors.As(drift, &uncovered) {
 		return e.cover(uncovered.interfaces)
 	}
-	if e.secret == 0 {
-		secret, err := drawSecret()
+	if e.marks == (marks{}) {
+		drawn, err := drawMarks()
 		if err != nil {
 			return err
 		}
-		e.keep(secret)
+		e.keep(drawn)
 	}
-	netdev := netdevForm(e.secret, interfaces)
+	netdev := netdevForm(e.marks, interfaces)
 	if errors.Is(drift, errNetdev) {
 		return e.socket.write(netdev)
 	}
@@ -119,7 +119,7 @@ func (e *Enforcer) mend(drift error, interfaces []string) error {
 
 // cover adds the chains of interfaces that have none to the table that is there.
 func (e *Enforcer) cover(interfaces []string) error {
-	if err := e.socket.write(form{chains: netdevForm(e.secret, interfaces).chains}); err != nil {
+	if err := e.socket.write(form{chains: netdevForm(e.marks, interfaces).chains}); err != nil {
 		return err
 	}
 	if e.verified != 0 {
@@ -131,20 +131,21 @@ func (e *Enforcer) cover(interfaces []string) error {
 	return nil
 }
 
-func (e *Enforcer) keep(secret uint32) {
-	if e.secret != secret {
-		e.secret, e.inet = secret, inetForm(e.rules, e.hash, secret)
+func (e *Enforcer) keep(found marks) {
+	if e.marks != found {
+		e.marks, e.inet = found, inetForm(e.rules, e.hash, found)
 	}
 }
 
-func drawSecret() (uint32, error) {
-	var random [4]byte
+func drawMarks() (marks, error) {
+	var random [8]byte
 	for {
 		if _, err := rand.Read(random[:]); err != nil {
-			return 0, fmt.Errorf("cannot draw the mark of egress rules: %w", err)
+			return marks{}, fmt.Errorf("cannot draw the marks of egress rules: %w", err)
 		}
-		if secret := binary.NativeEndian.Uint32(random[:]); secret != 0 {
-			return secret, nil
+		drawn := marks{packet: binary.NativeEndian.Uint32(random[:4]), flow: binary.NativeEndian.Uint32(random[4:])}
+		if drawn.packet != 0 && drawn.flow != 0 {
+			return drawn, nil
 		}
 	}
 }

@@ -35,8 +35,8 @@ func notLoopbackIn() []expr.Any {
 	return meta(expr.MetaKeyIIF, expr.CmpOpNeq, native(loopbackIndex))
 }
 
-func marked(secret uint32) []expr.Any {
-	return meta(expr.MetaKeyMARK, expr.CmpOpEq, native(secret))
+func marked(mark uint32) []expr.Any {
+	return meta(expr.MetaKeyMARK, expr.CmpOpEq, native(mark))
 }
 
 // fromUser matches what a process sent. Sockets of the kernel's own have no
@@ -63,24 +63,24 @@ func protocolIs(protocol Protocol) []expr.Any {
 	return meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{uint8(protocol)})
 }
 
-func setMark(secret uint32) []expr.Any {
+func setMark(mark uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Immediate{Register: 1, Data: native(secret)},
+		&expr.Immediate{Register: 1, Data: native(mark)},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	}
 }
 
-func setConntrackMark(secret uint32) []expr.Any {
+func setConntrackMark(mark uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Immediate{Register: 1, Data: native(secret)},
+		&expr.Immediate{Register: 1, Data: native(mark)},
 		&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: 1},
 	}
 }
 
-func conntrackMarked(secret uint32) []expr.Any {
+func conntrackMarked(mark uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native(secret)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native(mark)},
 	}
 }
 

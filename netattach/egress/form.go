@@ -9,11 +9,16 @@ package egress
 // drops what does not carry the mark that the output chain puts on what it
 // allowed; netdev has no conntrack of its own. The mark is a random secret per
 // pod, because CAP_NET_RAW, which containers have by default, suffices for
-// SO_MARK since Linux 5.17.
+// SO_MARK since Linux 5.17. It also suffices to read marks, so the mark is taken
+// off where a socket could see it: by the netdev chain before packet sockets get
+// their copy, and by prerouting from the copies that come back when multicast
+// leaves. An interface on top of another one of the pod (vlan, macvlan) has
+// therefore no way out: its packets come to the lower one without the mark.
 //
 // Replies pass only on flows whose first packet really came in from outside:
-// prerouting puts the secret on their conntrack entry. Otherwise a pod could
-// send itself a raw packet "from" any address through lo and then reply to it.
+// prerouting puts a mark on their conntrack entry. Otherwise a pod could send
+// itself a raw packet "from" any address through lo and then reply to it. That
+// mark is another number, because /proc/net/nf_conntrack shows it to the pod.
 
 import (
 	"fmt"
@@ -65,16 +70,27 @@ type element struct {
 	end bool
 }
 
-// inetForm is pure. The secret must not be 0, which is what unmarked packets
-// carry. The hash is that of the rules.
-func inetForm(rules Ruleset, hash string, secret uint32) form {
+// marks are the two random numbers of a pod. Neither is 0, which is what
+// unmarked packets and flows carry, and neither tells anything of the other.
+type marks struct {
+	// packet is on what the output chain allowed, until it leaves. It is a secret.
+	packet uint32
+	// flow is on the conntrack entry of what came in from outside.
+	flow uint32
+}
+
+// inetForm is pure. The hash is that of the rules.
+func inetForm(rules Ruleset, hash string, marks marks) form {
 	inet := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	f := form{tables: []*nftables.Table{inet}}
 	f.chains = []chainForm{
 		{chain: &nftables.Chain{Table: inet, Name: refuse}, rules: refusal()},
 		{
 			chain: baseChain(inet, prerouting, nftables.ChainHookPrerouting, afterConntrack, nftables.ChainPolicyAccept),
-			rules: []ruleForm{{"came in from outside", join(notLoopbackIn(), original(), setConntrackMark(secret))}},
+			rules: []ruleForm{
+				{"came back", join(marked(marks.packet), setMark(0))},
+				{"came in from outside", join(notLoopbackIn(), original(), setConntrackMark(marks.flow))},
+			},
 		},
 		{
 			chain: baseChain(inet, forward, nftables.ChainHookForward, 0, nftables.ChainPolicyDrop),
@@ -82,21 +98,21 @@ func inetForm(rules Ruleset, hash string, secret uint32) form {
 		},
 		{
 			chain: baseChain(inet, output, nftables.ChainHookOutput, 0, nftables.ChainPolicyDrop),
-			rules: f.outputRules(inet, rules, hash, secret),
+			rules: f.outputRules(inet, rules, hash, marks),
 		},
 	}
 	return f
 }
 
 // netdevForm is pure, and has a chain for each interface.
-func netdevForm(secret uint32, interfaces []string) form {
+func netdevForm(marks marks, interfaces []string) form {
 	netdev := &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}
 	f := form{tables: []*nftables.Table{netdev}}
 	for _, name := range interfaces {
 		chain := baseChain(netdev, netdevChain+name, nftables.ChainHookEgress, 0, nftables.ChainPolicyDrop)
 		chain.Device = name
 		f.chains = append(f.chains, chainForm{chain: chain, rules: []ruleForm{
-			{"decided by " + output, join(marked(secret), accept())},
+			{"decided by " + output, join(marked(marks.packet), setMark(0), accept())},
 			// The protocol below is what the sender says it is, whatever the frame
 			// is, so ARP is the kernel's own alone. The EtherType itself is not at
 			// the same place in all frames: think of VLAN tags and InfiniBand.
@@ -113,12 +129,12 @@ func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook, pri
 }
 
 // outputRules are the members of a Ruleset in their order, see there.
-func (f *form) outputRules(table *nftables.Table, rules Ruleset, hash string, secret uint32) []ruleForm {
-	allowed := join(count(), setMark(secret), accept())
+func (f *form) outputRules(table *nftables.Table, rules Ruleset, hash string, marks marks) []ruleForm {
+	allowed := join(count(), setMark(marks.packet), accept())
 	refused := join(count(), jumpTo(refuse))
 	list := []ruleForm{
-		{identity(hash, secret), join(loopbackOut(), accept())},
-		{RuleReply, join(reply(), conntrackMarked(secret), allowed)},
+		{identity(hash, marks), join(loopbackOut(), accept())},
+		{RuleReply, join(reply(), conntrackMarked(marks.flow), allowed)},
 	}
 	for _, kind := range neighbourDiscoveryTypes() {
 		list = append(list, ruleForm{RuleNeighbourDiscovery, join(icmpv6(kind), hopLimit(neighbourDiscoveryHopLimit), allowed)})
@@ -154,14 +170,15 @@ func (f *form) outputRules(table *nftables.Table, rules Ruleset, hash string, se
 // allowPrefix keeps a user's rule called "default" apart from ours.
 const allowPrefix = "allow "
 
-// identity is the comment by which a ruleset in the kernel is recognised.
-func identity(hash string, secret uint32) string {
-	return fmt.Sprintf("scope %s %08x", hash, secret)
+// identity is the comment by which a ruleset in the kernel is recognised. Reading
+// it takes CAP_NET_ADMIN.
+func identity(hash string, marks marks) string {
+	return fmt.Sprintf("scope %s %08x %08x", hash, marks.packet, marks.flow)
 }
 
-func parseIdentity(comment string) (hash string, secret uint32, ok bool) {
-	n, err := fmt.Sscanf(comment, "scope %s %x", &hash, &secret)
-	return hash, secret, err == nil && n == 2 && secret != 0
+func parseIdentity(comment string) (hash string, found marks, ok bool) {
+	n, err := fmt.Sscanf(comment, "scope %s %x %x", &hash, &found.packet, &found.flow)
+	return hash, found, err == nil && n == 3 && found.packet != 0 && found.flow != 0
 }
 
 // refusal answers at once instead of letting the caller wait for a timeout.

@@ -180,7 +180,7 @@ func TestARefusedTransactionChangesNothing(t *testing.T) {
 		many = append(many, rangeOf(netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x::/64", i))))
 	}
 	overlap := AddressRange{First: many[0].First.Next(), Last: many[0].Last}
-	f := inetForm(rules, rules.Hash(), 1)
+	f := inetForm(rules, rules.Hash(), marks{1, 2})
 	f.sets[0].elements = intervals(slices.Insert(many, 1, overlap))
 	if err := socket.write(f); !errors.Is(err, unix.EEXIST) || !strings.Contains(err.Error(), "elements of set never-ip6") {
 		t.Errorf("want the name of the set, got %v", err)

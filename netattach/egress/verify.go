@@ -111,7 +111,7 @@ func (e *Enforcer) verify(interfaces []string) error {
 			return err
 		}
 	}
-	present, err := e.verifyNetdev(chains, netdevForm(e.secret, interfaces))
+	present, err := e.verifyNetdev(chains, netdevForm(e.marks, interfaces))
 	if err != nil {
 		return err
 	}
@@ -127,17 +127,17 @@ func (e *Enforcer) verify(interfaces []string) error {
 	return nil
 }
 
-// verifyInet reads all that does not depend on the interfaces, and the secret.
+// verifyInet reads all that does not depend on the interfaces, and the marks.
 func (e *Enforcer) verifyInet(chains []*nftables.Chain) error {
 	rules, err := e.socket.outputRules(chains)
 	if err != nil {
 		return err
 	}
-	hash, secret := identityOf(rules)
+	hash, found := identityOf(rules)
 	if hash == "" {
 		return fmt.Errorf("%w: there are none", ErrDrift)
 	}
-	e.keep(secret)
+	e.keep(found)
 	if hash != e.hash {
 		return fmt.Errorf("%w: they are those of scope %s, not %s", ErrDrift, hash, e.hash)
 	}
@@ -168,7 +168,7 @@ func (e *Enforcer) verifyInet(chains []*nftables.Chain) error {
 			return err
 		}
 	}
-	return e.socket.verifyTables(slices.Concat(e.inet.tables, netdevForm(secret, nil).tables))
+	return e.socket.verifyTables(slices.Concat(e.inet.tables, netdevForm(found, nil).tables))
 }
 
 // verifyTables finds tables that are gone, or there but switched off: a dormant
@@ -230,13 +230,13 @@ func (s *socket) outputRules(chains []*nftables.Chain) ([]*nftables.Rule, error)
 
 // identityOf reads the comment of the output chain's first rule; an empty hash
 // means that the rules are not ours.
-func identityOf(output []*nftables.Rule) (hash string, secret uint32) {
+func identityOf(output []*nftables.Rule) (hash string, found marks) {
 	if len(output) > 0 {
-		if hash, secret, ok := parseIdentity(commentOf(output[0])); ok {
-			return hash, secret
+		if hash, found, ok := parseIdentity(commentOf(output[0])); ok {
+			return hash, found
 		}
 	}
-	return "", 0
+	return "", marks{}
 }
 
 func (s *socket) rules(chain *nftables.Chain) ([]*nftables.Rule, error) {

@@ -78,8 +78,8 @@ func TestEnforceIsIdempotentAndMendsDrift(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, secret := identityOf(rules)
-			f := netdevForm(secret, []string{"eth0"})
+			_, found := identityOf(rules)
+			f := netdevForm(found, []string{"eth0"})
 			f.chains[0].chain.Device = "lo"
 			c.DelChain(&nftables.Chain{Name: f.chains[0].chain.Name, Table: table})
 			if err := c.Flush(); err != nil {
