@@ -47,7 +47,10 @@ type ProbeResult struct {
 	// Hung: no answer before the deadline.
 	Hung bool
 	// Error is what else the driver said instead of an answer.
-	Error  string
+	Error string
+	// Silent: there was no sign of life. With an Error and without Silent, the GPU
+	// lives and a part of the probe failed.
+	Silent bool
 	Action RecoveryAction
 	// RemapPending and RemapFailed are the row remapper's flags.
 	RemapPending, RemapFailed bool

@@ -13,7 +13,7 @@ import (
 // disprovedBy is whether a probe that found nothing wrong speaks against f.
 func (f *Fault) disprovedBy(p ProbeResult, bootID string) bool {
 	switch f.Family {
-	case FamilyGPULost, FamilyHung, FamilyProbe, FamilyRecoveryAction:
+	case FamilyGPULost, FamilyHung, FamilyProbe, FamilyReading, FamilyRecoveryAction:
 		return true
 	}
 	// An event's fault. Old drivers have no recovery action (field 230 is not

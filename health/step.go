@@ -86,8 +86,10 @@ func probeFaults(p ProbeResult) []Verdict {
 		add(FamilyGPULost, Fatal, "lost", "the driver says that the GPU is lost (fallen off the bus); reboot the node, and have the GPU and its slot inspected if it happens again")
 	case p.Hung:
 		add(FamilyHung, NeedsReset, "no-answer", "a driver call on the GPU did not return before its deadline; look at the kernel log, then reset the GPU or reboot")
-	case p.Error != "":
+	case p.Silent:
 		add(FamilyProbe, Degraded, "error", "probing the GPU failed: "+p.Error)
+	case p.Error != "":
+		add(FamilyReading, Degraded, "error", "the GPU answers, but a part of the probe failed: "+p.Error)
 	}
 	switch p.Action {
 	case ActionReset, ActionDrainAndReset, ActionBusReset:

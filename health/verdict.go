@@ -76,8 +76,11 @@ const (
 	FamilyRecoveryAction Family = "recovery-action"
 	// FamilyMemory: uncorrectable ECC errors, row remapping pending or failed.
 	FamilyMemory Family = "memory"
-	// FamilyProbe: the GPU answers probes with an error of no known meaning.
+	// FamilyProbe: the GPU answers probes with an error of no known meaning, and
+	// gives no sign of life.
 	FamilyProbe Family = "probe"
+	// FamilyReading: the GPU lives, but something that a probe reads cannot be read.
+	FamilyReading Family = "reading"
 	// FamilyLink: a NIC port that was up went down.
 	FamilyLink Family = "link"
 	// FamilyDriver: the driver of the node died. Its verdict has no device.

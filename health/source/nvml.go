@@ -58,7 +58,7 @@ func NewNVML(cfg NVMLConfig) *NVML {
 func (n *NVML) Probe(ctx context.Context, gpu health.KnownGPU) health.ProbeResult {
 	session := n.cfg.Session()
 	if session == nil {
-		return health.ProbeResult{Device: gpu.Device, Action: health.ActionUnknown, Error: "the accelerator driver is not available"}
+		return health.ProbeResult{Device: gpu.Device, Action: health.ActionUnknown, Silent: true, Error: "the accelerator driver is not available"}
 	}
 	probe, err := session.Probe(ctx, gpu.PCI)
 	return resultOf(gpu.Device, probe, err)
@@ -77,7 +77,7 @@ func resultOf(device string, probe nvml.Probe, err error) health.ProbeResult {
 		result.RemapPending, result.RemapFailed = rows.Pending, rows.Failure
 	}
 	if err != nil && !result.Lost && !result.Hung {
-		result.Error = err.Error()
+		result.Error, result.Silent = err.Error(), probe.Silent
 	}
 	return result
 }

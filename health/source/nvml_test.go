@@ -65,9 +65,11 @@ func TestProbeTranslates(t *testing.T) {
 			health.ProbeResult{Device: device, Hung: true, Action: health.ActionUnknown}},
 		{"another error keeps what was learnt", &fakeSession{probe: nvml.Probe{RecoveryAction: nvml.RecoveryReset}, err: errors.New("NVML says no")},
 			health.ProbeResult{Device: device, Error: "NVML says no", Action: health.ActionReset}},
+		{"no sign of life", &fakeSession{probe: nvml.Probe{Silent: true}, err: errors.New("NVML says no")},
+			health.ProbeResult{Device: device, Silent: true, Error: "NVML says no", Action: health.ActionUnknown}},
 		{"memory faults", &fakeSession{probe: nvml.Probe{RecoveryAction: nvml.RecoveryNone, UncorrectedECCErrors: &one, RemappedRows: &nvml.RemappedRows{Pending: true, Failure: true}}},
 			health.ProbeResult{Device: device, Action: health.ActionNone, UncorrectedECC: true, RemapPending: true, RemapFailed: true}},
-		{"no driver", nil, health.ProbeResult{Device: device, Action: health.ActionUnknown, Error: "the accelerator driver is not available"}},
+		{"no driver", nil, health.ProbeResult{Device: device, Action: health.ActionUnknown, Silent: true, Error: "the accelerator driver is not available"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			source := NewNVML(NVMLConfig{Session: func() Session { return test.session }})

@@ -187,6 +187,12 @@ func TestFaultsOfASimulatedMachine(t *testing.T) {
 		must(t, s.control.SetLost(0, false))
 		s.await(t)
 	})
+	t.Run("a reading that fails on every GPU leaves them usable", func(t *testing.T) {
+		must(t, s.control.Fail("nvmlDeviceGetRemappedRows", nvmlsim.AllGPUs, libnvml.ERROR_UNKNOWN))
+		s.await(t, gpu0+" reading Degraded", gpu1+" reading Degraded")
+		must(t, s.control.ClearAll())
+		s.await(t)
+	})
 	t.Run("a driver that dies is the node's fault until it is back", func(t *testing.T) {
 		must(t, s.control.KillDriver())
 		s.look(t)

@@ -40,7 +40,10 @@ type RemappedRows struct {
 
 // Probe is a GPU's state of health as far as the driver knows it.
 type Probe struct {
-	Lost, Hung     bool
+	Lost, Hung bool
+	// Silent: the GPU gave no sign of life, Err says why. With Err alone, some of
+	// what follows could not be read.
+	Silent         bool
 	RecoveryAction RecoveryAction
 	// CorrectedECCErrors and UncorrectedECCErrors since the driver was loaded, nil if ECC is off or not offered.
 	CorrectedECCErrors, UncorrectedECCErrors *uint64
@@ -56,12 +59,14 @@ func (s *Session) Probe(ctx context.Context, pci string) (Probe, error) {
 	probe := Probe{RecoveryAction: RecoveryUnknown}
 	d, err := s.device(ctx, pci)
 	if err != nil {
+		probe.Silent = true
 		probe.fail(err)
 		return probe, err
 	}
 	h, m := d.nvml(), &measuring{ctx: ctx, lane: d.lane, has: s.has}
 	// First the sign of life, from a call that reaches the hardware.
 	measure(m, "nvmlDeviceGetTemperature", func() (uint32, nvml.Return) { return h.GetTemperature(nvml.TEMPERATURE_GPU) }, func(uint32) {})
+	probe.Silent = m.err() != nil
 	measure(m, "nvmlDeviceGetFieldValues", func() (RecoveryAction, nvml.Return) { return recoveryAction(h) },
 		func(v RecoveryAction) { probe.RecoveryAction = v })
 	measure(m, "nvmlDeviceGetTotalEccErrors", func() (uint64, nvml.Return) {

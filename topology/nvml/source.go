@@ -124,7 +124,7 @@ func (s *Source) Sample(ctx context.Context, pci string) (Sample, error) {
 func (s *Source) Probe(ctx context.Context, pci string) (Probe, error) {
 	session, err := s.current()
 	if session == nil {
-		return Probe{RecoveryAction: RecoveryUnknown, Err: err}, err
+		return Probe{Silent: true, RecoveryAction: RecoveryUnknown, Err: err}, err
 	}
 	return session.Probe(ctx, pci)
 }
