@@ -58,6 +58,9 @@ type ProbeResult struct {
 	UncorrectedECC bool
 }
 
+// alive is whether the GPU itself answered.
+func (p ProbeResult) alive() bool { return !p.Lost && !p.Hung && !p.Silent }
+
 // Inventory is what a snapshot says about presence: which GPUs there are and
 // whether the driver lives.
 type Inventory struct {

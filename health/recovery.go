@@ -10,11 +10,27 @@ import (
 	"time"
 )
 
-// disprovedBy is whether a probe that found nothing wrong speaks against f.
-func (f *Fault) disprovedBy(p ProbeResult, bootID string) bool {
+// isMeasured is whether each probe finds out about f anew, whatever else is
+// wrong with the device: a hung GPU that answers again is not hung, also while
+// one of its memory rows waits for a reset. The other families hold what was an
+// event, against which only a probe without any finding speaks.
+func (f *Fault) isMeasured() bool {
 	switch f.Family {
 	case FamilyGPULost, FamilyHung, FamilyProbe, FamilyReading, FamilyRecoveryAction:
 		return true
+	}
+	return false
+}
+
+// disprovedBy is whether a probe that did not find f speaks against it.
+func (f *Fault) disprovedBy(p ProbeResult, bootID string) bool {
+	switch f.Family {
+	case FamilyHung:
+		return !p.Hung && !p.Silent // "it is lost" is an answer
+	case FamilyGPULost, FamilyProbe, FamilyReading:
+		return p.alive()
+	case FamilyRecoveryAction:
+		return p.alive() && (p.Action != ActionUnknown || p.Error == "")
 	}
 	// An event's fault. Old drivers have no recovery action (field 230 is not
 	// supported); a passed probe then suffices for what was mild, and a fault

@@ -54,8 +54,8 @@ func (r Rules) seeXID(s *State, e XIDEvent, now time.Time) {
 	s.raise(v, now)
 }
 
-// seeProbe holds what the probe measures and, where it found nothing, adds to
-// the evidence that the device is well.
+// seeProbe holds what the probe measures, and adds to the evidence for or
+// against each other fault of the device.
 func seeProbe(s *State, p ProbeResult, now time.Time) {
 	found := probeFaults(p)
 	for _, v := range found {
@@ -67,10 +67,13 @@ func seeProbe(s *State, p ProbeResult, now time.Time) {
 		if f.Device != p.Device || f.Family == FamilyLink {
 			continue
 		}
-		if len(found) > 0 {
-			f.DirtyAt, f.CleanSince, f.CleanUntil = now, time.Time{}, time.Time{}
-		} else if f.disprovedBy(p, s.BootID) {
+		again := slices.ContainsFunc(found, func(v Verdict) bool { return v.Family == f.Family })
+		switch {
+		case f.isMeasured() && !again && f.disprovedBy(p, s.BootID),
+			len(found) == 0 && f.disprovedBy(p, s.BootID):
 			f.hearGood(now)
+		case f.isMeasured(), len(found) > 0:
+			f.DirtyAt, f.CleanSince, f.CleanUntil = now, time.Time{}, time.Time{}
 		}
 	}
 }

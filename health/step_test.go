@@ -122,6 +122,9 @@ func TestStep(t *testing.T) {
 func TestRecovery(t *testing.T) {
 	both := at{0, inventory("boot1", gpuA, gpuB)}
 	unknown := ProbeResult{Device: gpuA, Action: ActionUnknown}
+	unread := ProbeResult{Device: gpuA, Action: ActionUnknown, Error: "no fields"}
+	pending := ProbeResult{Device: gpuA, Action: ActionNone, RemapPending: true}
+	hung := ProbeResult{Device: gpuA, Action: ActionUnknown, Hung: true}
 	for _, test := range []struct {
 		name   string
 		script []at
@@ -139,6 +142,22 @@ func TestRecovery(t *testing.T) {
 			[]at{both, {1, XIDEvent{gpuA, 48}}, {2, unknown}, {99, unknown}, {99, Tick{}}}, []string{gpuA + " xid NeedsReset 48"}},
 		{"but a mild one", []at{both, {1, XIDEvent{gpuA, 63}}, {2, unknown}, {99, unknown}, {99, Tick{}}}, nil},
 		{"and what the probe itself measures", []at{both, {1, ProbeResult{Device: gpuA, Lost: true}}, {2, unknown}, {12, unknown}, {12, Tick{}}}, nil},
+		{"a hung GPU that answers again is not hung, whatever else is wrong with it",
+			[]at{both, {1, ProbeResult{Device: gpuA, Hung: true, Action: ActionUnknown}}, {2, pending}, {12, pending}, {12, Tick{}}}, []string{gpuA + " memory Degraded remap-pending"}},
+		{"nor is a lost one that answers lost",
+			[]at{both, {1, ProbeResult{Device: gpuA, Lost: true}}, {2, pending}, {12, pending}, {12, Tick{}}}, []string{gpuA + " memory Degraded remap-pending"}},
+		{"but it is lost for as long as it hangs", []at{both, {1, ProbeResult{Device: gpuA, Lost: true}}, {2, hung}, {99, hung}, {99, Tick{}}},
+			[]string{gpuA + " gpu-lost Fatal lost", gpuA + " hung NeedsReset no-answer"}},
+		{"and what was heard before it hung does not count",
+			[]at{both, {1, ProbeResult{Device: gpuA, Lost: true}}, {2, well(gpuA)}, {3, hung}, {99, well(gpuA)}, {99, Tick{}}},
+			[]string{gpuA + " gpu-lost Fatal lost", gpuA + " hung NeedsReset no-answer"}},
+		{"a driver that no longer asks for a reset has had it",
+			[]at{both, {1, ProbeResult{Device: gpuA, Action: ActionReset}}, {2, pending}, {12, pending}, {12, Tick{}}}, []string{gpuA + " memory Degraded remap-pending"}},
+		{"one that cannot be asked may still want it",
+			[]at{both, {1, ProbeResult{Device: gpuA, Action: ActionReset}}, {2, unread}, {12, unread}, {12, Tick{}}},
+			[]string{gpuA + " reading Degraded error", gpuA + " recovery-action NeedsReset Reset"}},
+		{"an XID is not forgiven while anything else is wrong",
+			[]at{both, {1, XIDEvent{gpuA, 79}}, {2, pending}, {99, pending}, {99, Tick{}}}, []string{gpuA + " memory Degraded remap-pending", gpuA + " xid Fatal 79"}},
 		{"a reboot and one passed probe lift at once",
 			[]at{both, {1, XIDEvent{gpuA, 48}}, {20, inventory("boot2", gpuA, gpuB)}, {21, unknown}, {21, Tick{}}}, nil},
 		{"a reboot alone does not",
