@@ -56,6 +56,9 @@ type DeviceIntent struct {
 	PodName string `json:"podName"`
 	// HostMAC finds the netdev again when its name got lost.
 	HostMAC string `json:"hostMAC"`
+	// PodIndex is its index in the pod, which a pod cannot change as it can name
+	// and MAC. It is known once the netdev was moved in, 0 before.
+	PodIndex int `json:"podIndex,omitempty"`
 	// HostMTU, HostUp (administratively) and HostAddresses are the state that is
 	// restored when it comes home. They are read when the netdev is moved in, not
 	// when the claim is prepared: it may still be on its way home from another pod then.

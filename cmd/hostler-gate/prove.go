@@ -23,9 +23,9 @@ type record struct {
 	RulesetHash string `json:"rulesetHash"`
 	Intent      struct {
 		Devices []struct {
-			Device  string `json:"device"`
-			PodName string `json:"podName"`
-			HostMAC string `json:"hostMAC"`
+			Device   string `json:"device"`
+			PodName  string `json:"podName"`
+			PodIndex int    `json:"podIndex"`
 		} `json:"devices"`
 	} `json:"intent"`
 }
@@ -71,7 +71,7 @@ func (r record) verify() error {
 	for _, device := range r.Intent.Devices {
 		found := false
 		for _, i := range interfaces {
-			found = found || i.Name == device.PodName && strings.EqualFold(i.HardwareAddr.String(), device.HostMAC)
+			found = found || i.Name == device.PodName && i.Index == device.PodIndex
 		}
 		if !found {
 			return fmt.Errorf("network device %s is no longer in the pod as %s", device.Device, device.PodName)

@@ -169,22 +169,18 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 	if scoped {
 		hash = rules.Hash()
 	}
-	if intents, err = a.remember(sandbox.Pod.UID, intents); err != nil {
+	if intents, err = a.remember(sandbox.Pod.UID, namespace, intents); err != nil {
 		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
 	}
-	for _, intent := range intents {
-		if err := a.records.write(newRecord(sandbox, namespace, intent, hash, StateAttaching)); err != nil {
-			return err
-		}
+	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash}
+	if err := r.record(StateAttaching); err != nil {
+		return err
 	}
-	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents}
 	if err := r.carryOut(ctx, rules, scoped); err != nil {
 		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, errors.Join(err, r.undo(context.WithoutCancel(ctx))))
 	}
-	for _, intent := range intents {
-		if err := a.records.write(newRecord(sandbox, namespace, intent, hash, StateAttached)); err != nil {
-			return err
-		}
+	if err := r.record(StateAttached); err != nil {
+		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Attached pod", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name), "claims", len(intents), "scoped", scoped, "took", a.cfg.Now().Sub(started))
 	return nil
@@ -192,7 +188,7 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 
 // remember fills in the state that the devices have on the host, before
 // anything is changed. An attachment that was cut short has it in its record.
-func (a *Attacher) remember(pod types.UID, intents []netattach.Intent) ([]netattach.Intent, error) {
+func (a *Attacher) remember(pod types.UID, in namespace, intents []netattach.Intent) ([]netattach.Intent, error) {
 	filled := slices.Clone(intents)
 	for i := range filled {
 		record, begun, err := a.records.read(filled[i].ClaimUID, pod)
@@ -201,6 +197,11 @@ func (a *Attacher) remember(pod types.UID, intents []netattach.Intent) ([]netatt
 		}
 		if begun && len(record.Intent.Devices) == len(filled[i].Devices) {
 			filled[i].Devices = record.Intent.Devices
+			for j := range filled[i].Devices {
+				if !record.in(in) {
+					filled[i].Devices[j].PodIndex = 0 // that was another pod's end of it
+				}
+			}
 			continue
 		}
 		filled[i].Devices = slices.Clone(filled[i].Devices)

@@ -5,6 +5,7 @@ package attach
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestAttachIsCompletedAfterAKill(t *testing.T) {
 	if err := n.attacher.records.write(newRecord(n.sandbox, space, n.intents["claim-1"], "", StateAttaching)); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.attacher.host.Into(context.Background(), n.pod.FD, device); err != nil {
+	if _, err := n.attacher.host.Into(context.Background(), n.pod.FD, device); err != nil {
 		t.Fatal(err)
 	}
 	n.restart(t)
@@ -139,6 +140,27 @@ func TestReleaseBringsHomeWhatDetachMissed(t *testing.T) {
 	}
 	if err := n.attacher.Release(context.Background(), "claim-1"); err != nil {
 		t.Errorf("a second release: %v", err)
+	}
+}
+
+// The next agent knows the device by its index in the pod, from the record.
+func TestDeviceWhoseMACThePodChangedComesHomeAfterARestart(t *testing.T) {
+	n := newNode(t)
+	device := n.device(t, "rail0", "net1", "10.1.0.5/24")
+	n.claim("claim-1", nil, device)
+	n.attach(t)
+	if err := n.pod.Handle.LinkSetHardwareAddr(n.pod.Link(t, "net1"), net.HardwareAddr{2, 0, 0, 0, 0, 0x77}); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	if err := n.attacher.Check(context.Background(), "pod-1", "claim-1", n.pod.FD); err != nil {
+		t.Errorf("while it is in the pod: %v", err)
+	}
+	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+		t.Fatal(err)
+	}
+	if mac := n.host.Link(t, "rail0").Attrs().HardwareAddr.String(); mac != device.HostMAC || n.recordCount(t) != 0 {
+		t.Errorf("home with MAC address %s, want %s; %d records left", mac, device.HostMAC, n.recordCount(t))
 	}
 }
 

@@ -20,6 +20,8 @@ type run struct {
 	sandbox   Sandbox
 	namespace namespace
 	intents   []netattach.Intent
+	// hash is that of the pod's rules, "" for a pod without a scope.
+	hash string
 	// enforcer is nil for a pod without a scope.
 	enforcer *egress.Enforcer
 }
@@ -62,10 +64,18 @@ func (r *run) enforce(ctx context.Context) error {
 	return r.enforcer.Enforce(ctx)
 }
 
+// moveIn records by which index each device is known in the pod.
 func (r *run) moveIn(ctx context.Context) error {
-	for _, device := range r.devices() {
-		if err := r.attacher.host.Into(ctx, r.namespace.descriptor, device); err != nil {
-			return err
+	for _, intent := range r.intents {
+		for i := range intent.Devices {
+			index, err := r.attacher.host.Into(ctx, r.namespace.descriptor, intent.Devices[i])
+			if err != nil {
+				return err
+			}
+			intent.Devices[i].PodIndex = index
+			if err := r.record(StateAttaching); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -90,6 +100,15 @@ func (r *run) runChains(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+func (r *run) record(state State) error {
+	for _, intent := range r.intents {
+		if err := r.attacher.records.write(newRecord(r.sandbox, r.namespace, intent, r.hash, state)); err != nil {
+			return err
 		}
 	}
 	return nil

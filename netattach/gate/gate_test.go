@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -221,6 +222,14 @@ func TestHookWithoutTheAgent(t *testing.T) {
 		}, "claim-1", "was not attached"},
 		"the device has left": {func(t *testing.T, n *node) {
 			if err := n.pod.Handle.LinkDel(n.pod.Link(t, "net1")); err != nil {
+				t.Fatal(err)
+			}
+		}, "claim-1", "nic-rail0 is no longer in the pod"},
+		"another device in its place": {func(t *testing.T, n *node) {
+			mac := n.pod.Link(t, "net1").Attrs().HardwareAddr
+			nettest.Join(t, n.pod, "decoy", n.host, "x")
+			if err := errors.Join(n.pod.Handle.LinkDel(n.pod.Link(t, "net1")), n.pod.Handle.LinkSetHardwareAddr(n.pod.Link(t, "decoy"), mac),
+				n.pod.Handle.LinkSetName(n.pod.Link(t, "decoy"), "net1")); err != nil {
 				t.Fatal(err)
 			}
 		}, "claim-1", "nic-rail0 is no longer in the pod"},

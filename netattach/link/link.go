@@ -5,10 +5,10 @@
 // adds routes, which the kernel refuses on an interface that is down. Home
 // brings it back and gives it the name, MTU, addresses and state that it had.
 //
-// A netdev is recognised by its MAC address, because its name may get lost: if
-// a namespace dies with a physical netdev in it, the kernel returns it under
-// its in-pod name or, where that is taken, as dev<N>. A veth in that place is
-// destroyed, so Home must come before the namespace's end.
+// A netdev is not recognised by its name, which may get lost: if a namespace
+// dies with a physical netdev in it, the kernel returns it under its in-pod name
+// or, where that is taken, as dev<N>. A veth in that place is destroyed, so Home
+// must come before the namespace's end. See pick for what it is recognised by.
 //
 // The caller makes sure that no netdev is an uplink of the node.
 package link
@@ -70,7 +70,7 @@ func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, 
 		return device, err
 	}
 	defer here.Close()
-	link, err := here.find(device)
+	link, err := here.find(device, 0)
 	if errors.Is(err, ErrNotFound) {
 		return device, nil
 	}
@@ -86,8 +86,8 @@ func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, 
 
 // Into moves the device into the pod's namespace and leaves it down, named and
 // addressed. Where it fails it brings the device home again. A device that is
-// in the pod already is only configured.
-func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent) (err error) {
+// in the pod already is only configured. It returns the device's index there.
+func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent) (podIndex int, err error) {
 	defer func() {
 		if err != nil {
 			if _, undo := h.Home(ctx, pod, device); undo != nil {
@@ -97,22 +97,38 @@ func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent)
 	}()
 	there, err := open(pod)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer there.Close()
-	link, err := there.find(device)
-	if errors.Is(err, ErrNotFound) {
-		link, err = h.move(ctx, pod, there, device)
-	}
+	link, err := h.bring(ctx, pod, there, device)
 	if err != nil {
-		return fmt.Errorf("cannot move %s (%s) into the pod: %w", device.HostName, device.Device, err)
+		return 0, fmt.Errorf("cannot move %s (%s) into the pod: %w", device.HostName, device.Device, err)
 	}
+	device.PodIndex = link.Attrs().Index
 	for _, prefix := range device.Addresses {
 		if err := there.addAddress(link, prefix); err != nil {
-			return fmt.Errorf("cannot give %s (%s) the address %s in the pod: %w", device.PodName, device.Device, prefix, err)
+			return 0, fmt.Errorf("cannot give %s (%s) the address %s in the pod: %w", device.PodName, device.Device, prefix, err)
 		}
 	}
-	return nil
+	return device.PodIndex, nil
+}
+
+// bring finds the device in the pod or moves it there. Before its index is known,
+// the host is asked first, because in the pod there might be another with its MAC.
+func (h *Host) bring(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
+	if device.PodIndex != 0 {
+		if link, err := there.find(device, device.PodIndex); !errors.Is(err, ErrNotFound) {
+			return link, err
+		}
+		return h.move(ctx, pod, there, device)
+	}
+	link, err := h.move(ctx, pod, there, device)
+	if errors.Is(err, ErrNotFound) { // an agent that was killed may have moved it
+		if found, err := there.find(device, 0); !errors.Is(err, ErrNotFound) {
+			return found, err
+		}
+	}
+	return link, err
 }
 
 func (h *Host) move(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
@@ -121,7 +137,7 @@ func (h *Host) move(ctx context.Context, pod int, there *space, device netattach
 		return nil, err
 	}
 	defer here.Close()
-	link, err := here.find(device)
+	link, err := here.find(device, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w in the host's network namespace; check that the device is present and not used otherwise", err)
 	}
@@ -130,10 +146,10 @@ func (h *Host) move(ctx context.Context, pod int, there *space, device netattach
 		return nil, fmt.Errorf("the pod has an interface %s already (%s); choose another interfaceName", device.PodName, taken.Type())
 	}
 	klog.FromContext(ctx).V(4).Info("Moving network device into pod", "device", device.Device, "from", link.Attrs().Name, "to", device.PodName)
-	if err := here.transfer(link, pod, device.PodName, device.MTU); err != nil {
+	if err := here.transfer(link, pod, device.PodName, device.MTU, nil); err != nil {
 		return nil, err
 	}
-	return there.find(device)
+	return there.LinkByName(device.PodName)
 }
 
 // Up sets the device up and adds its routes. The kernel answers ENETDOWN to
@@ -144,7 +160,7 @@ func (h *Host) Up(_ context.Context, pod int, device netattach.DeviceIntent) err
 		return err
 	}
 	defer there.Close()
-	link, err := there.find(device)
+	link, err := there.find(device, device.PodIndex)
 	if err != nil {
 		return fmt.Errorf("cannot set %s (%s) up in the pod: %w", device.PodName, device.Device, err)
 	}
@@ -167,12 +183,17 @@ func (h *Host) Up(_ context.Context, pod int, device netattach.DeviceIntent) err
 // Home brings the device back from the pod, or back to order if it is on the
 // host already. It reports whether the device was found in either place.
 func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent) (bool, error) {
+	if device.PodIndex == 0 { // perhaps it has never left
+		if found, err := h.Restore(ctx, device); found || err != nil {
+			return found, err
+		}
+	}
 	there, err := open(pod)
 	if err != nil {
 		return false, err
 	}
 	defer there.Close()
-	link, err := there.find(device)
+	link, err := there.find(device, device.PodIndex)
 	if errors.Is(err, ErrNotFound) {
 		return h.Restore(ctx, device)
 	}
@@ -192,7 +213,11 @@ func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent)
 	if taken == nil {
 		name = fmt.Sprintf("hostler%d", link.Attrs().Index)
 	}
-	if err := there.transfer(link, h.namespace, name, device.HostMTU); err != nil {
+	mac, err := changedMAC(link, device)
+	if err != nil {
+		return true, err
+	}
+	if err := there.transfer(link, h.namespace, name, device.HostMTU, mac); err != nil {
 		return true, fmt.Errorf("cannot bring %s (%s) home from the pod: %w", device.PodName, device.Device, err)
 	}
 	_, err = h.Restore(ctx, device)
@@ -207,7 +232,7 @@ func (h *Host) Restore(ctx context.Context, device netattach.DeviceIntent) (bool
 		return false, err
 	}
 	defer here.Close()
-	link, err := here.find(device)
+	link, err := here.find(device, 0)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
@@ -224,7 +249,7 @@ func Present(pod int, device netattach.DeviceIntent) (bool, error) {
 		return false, err
 	}
 	defer there.Close()
-	link, err := there.find(device)
+	link, err := there.find(device, device.PodIndex)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}

@@ -46,9 +46,11 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) attach(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
-	if err := m.links.Into(ctx, m.pod.FD, m.device); err != nil {
+	index, err := m.links.Into(ctx, m.pod.FD, m.device)
+	if err != nil {
 		t.Fatal(err)
 	}
+	m.device.PodIndex = index
 	if m.pod.Link(t, "net1").Attrs().Flags&1 != 0 {
 		t.Error("the device is up before anyone could put rules on it")
 	}
@@ -117,7 +119,7 @@ func TestEveryStepMayBeRepeated(t *testing.T) {
 	m := newMachine(t)
 	m.attach(t)
 	for range 2 {
-		if err := m.links.Into(context.Background(), m.pod.FD, m.device); err != nil {
+		if _, err := m.links.Into(context.Background(), m.pod.FD, m.device); err != nil {
 			t.Fatal(err)
 		}
 		if err := m.links.Up(context.Background(), m.pod.FD, m.device); err != nil {
@@ -146,7 +148,7 @@ func TestFailureBringsTheDeviceHome(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			test.spoil(m)
-			err := m.links.Into(context.Background(), m.pod.FD, m.device)
+			_, err := m.links.Into(context.Background(), m.pod.FD, m.device)
 			if err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), "nic-0000-18-00-0") {
 				t.Errorf("error does not say %q and the device: %v", test.says, err)
 			}
@@ -160,7 +162,7 @@ func TestDeviceThatIsGone(t *testing.T) {
 	if err := m.host.Handle.LinkDel(m.host.Link(t, "rail0")); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.links.Into(context.Background(), m.pod.FD, m.device); !errors.Is(err, ErrNotFound) {
+	if _, err := m.links.Into(context.Background(), m.pod.FD, m.device); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Into: want ErrNotFound, got %v", err)
 	}
 	if found, err := m.links.Restore(context.Background(), m.device); err != nil || found {
@@ -206,7 +208,7 @@ func TestNameTakenOnTheHostMeanwhile(t *testing.T) {
 func TestAnotherDeviceUnderTheSameName(t *testing.T) {
 	m := newMachine(t)
 	m.device.HostMAC = "02:00:00:00:00:01"
-	if err := m.links.Into(context.Background(), m.pod.FD, m.device); !errors.Is(err, ErrNotFound) {
+	if _, err := m.links.Into(context.Background(), m.pod.FD, m.device); !errors.Is(err, ErrNotFound) {
 		t.Errorf("want ErrNotFound, got %v", err)
 	}
 }

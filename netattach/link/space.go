@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -35,42 +33,10 @@ func open(namespace int) (*space, error) {
 	return &space{handle, namespace}, nil
 }
 
-// find returns the device's netdev: by name if its MAC agrees, else by MAC.
-func (s *space) find(device netattach.DeviceIntent) (netlink.Link, error) {
-	links, err := s.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("cannot list network devices: %w", err)
-	}
-	var same []netlink.Link
-	for _, link := range links {
-		if !stacked(link) && strings.EqualFold(link.Attrs().HardwareAddr.String(), device.HostMAC) {
-			same = append(same, link)
-		}
-	}
-	for _, name := range []string{device.PodName, device.HostName} {
-		for _, link := range same {
-			if link.Attrs().Name == name {
-				return link, nil
-			}
-		}
-	}
-	switch len(same) {
-	case 0:
-		return nil, fmt.Errorf("%w: no %s or other name with MAC address %s", ErrNotFound, device.HostName, device.HostMAC)
-	case 1:
-		return same[0], nil
-	}
-	return nil, fmt.Errorf("%d network devices have the MAC address %s and none is named %s; give it its name back by hand (ip link set … name %s)", len(same), device.HostMAC, device.HostName, device.HostName)
-}
-
-// stacked devices share the MAC address of the device that they lie upon.
-func stacked(link netlink.Link) bool {
-	return slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "bridge", "bond", "team", "vrf", "openvswitch"}, link.Type())
-}
-
-// transfer moves, renames and sets the MTU in one RTM_NEWLINK. The kernel
-// closes the device first, so no packet passes on the way (dev_change_net_namespace).
-func (s *space) transfer(link netlink.Link, target int, name string, mtu int) error {
+// transfer moves, renames and sets MTU and MAC in one RTM_NEWLINK, 0 and nil
+// leaving them. The kernel closes the device first, so no packet passes on the
+// way (dev_change_net_namespace).
+func (s *space) transfer(link netlink.Link, target int, name string, mtu int, mac net.HardwareAddr) error {
 	socket, err := nl.GetNetlinkSocketAt(netns.NsHandle(s.namespace), netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("cannot open a netlink socket: %w", err)
@@ -85,6 +51,9 @@ func (s *space) transfer(link netlink.Link, target int, name string, mtu int) er
 	request.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	if mtu > 0 {
 		request.AddData(nl.NewRtAttr(unix.IFLA_MTU, binary.NativeEndian.AppendUint32(nil, uint32(mtu))))
+	}
+	if mac != nil {
+		request.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
 	}
 	if _, err := request.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("the kernel refused to move %s as %s (MTU %d): %w", link.Attrs().Name, name, mtu, err)
@@ -134,6 +103,12 @@ func (s *space) addRoute(link netlink.Link, route netattach.Route) error {
 func (s *space) restore(ctx context.Context, link netlink.Link, device netattach.DeviceIntent) error {
 	var faults []error
 	attrs := link.Attrs()
+	mac, err := changedMAC(link, device)
+	if faults = append(faults, err); mac != nil {
+		klog.FromContext(ctx).Info("Giving network device its MAC address back", "device", device.Device, "from", attrs.HardwareAddr, "to", device.HostMAC)
+		// Most drivers change it only while the device is down.
+		faults = append(faults, s.LinkSetDown(link), s.LinkSetHardwareAddr(link, mac))
+	}
 	if attrs.Name != device.HostName {
 		klog.FromContext(ctx).Info("Giving network device its name back", "device", device.Device, "from", attrs.Name, "to", device.HostName)
 		// Kernels before 6.2 rename only what is down.
