@@ -23,7 +23,7 @@ import (
 // sorted and merged, so that scopes that mean the same read the same. A packet
 // meets the members in the order of the fields, and the first that matches
 // decides; what none matches is refused. Ahead of all of them stand loopback,
-// replies to what came in, and IPv6 neighbour discovery.
+// replies to what came in, and the kernel's IPv6 neighbour discovery.
 type Ruleset struct {
 	// Never is refused whatever follows: the scope's own never list.
 	Never []AddressRange
@@ -142,7 +142,7 @@ func portRanges(ports []v1alpha1.EgressPort) []PortRange {
 // Hash identifies the ruleset; equal rulesets have equal hashes. The version in
 // it stands for the form that Enforce gives a ruleset in the kernel.
 func (r Ruleset) Hash() string {
-	sum := sha256.Sum256(r.appendText([]byte("hostler egress form 3\n")))
+	sum := sha256.Sum256(r.appendText([]byte("hostler egress form 4\n")))
 	return hex.EncodeToString(sum[:16])
 }
 

@@ -122,6 +122,8 @@ func TestEvaluateInOrderOfPrecedence(t *testing.T) {
 		"loopback":                            {loopback, Verdict{true, RuleLoopback}},
 		"a neighbour solicitation":            {Packet{Destination: netip.MustParseAddr("ff02::1:ff00:1"), Protocol: ICMPv6, ICMPv6Type: 135, HopLimit: 255}, Verdict{true, RuleNeighbourDiscovery}},
 		"a solicitation that came from afar":  {Packet{Destination: netip.MustParseAddr("2001:db8::1"), Protocol: ICMPv6, ICMPv6Type: 135, HopLimit: 64}, Verdict{false, RuleDefault}},
+		"a solicitation that a process sent":  {Packet{FromUser: true, Destination: netip.MustParseAddr("2001:db8::1"), Protocol: ICMPv6, ICMPv6Type: 135, HopLimit: 255}, Verdict{false, RuleDefault}},
+		"a report that a process sent":        {Packet{FromUser: true, Destination: netip.MustParseAddr("ff02::16"), Protocol: ICMPv6, ICMPv6Type: 143, HopLimit: 1}, Verdict{false, RuleDefault}},
 		"a router advertisement":              {Packet{Destination: netip.MustParseAddr("ff02::1"), Protocol: ICMPv6, ICMPv6Type: 134, HopLimit: 255}, Verdict{false, RuleDefault}},
 		"an echo request":                     {Packet{Destination: netip.MustParseAddr("2001:db8::1"), Protocol: ICMPv6, ICMPv6Type: 128, HopLimit: 255}, Verdict{false, RuleDefault}},
 		"a listener report":                   {Packet{Destination: netip.MustParseAddr("ff02::16"), Protocol: ICMPv6, ICMPv6Type: 143, HopLimit: 1}, Verdict{true, RuleNeighbourDiscovery}},

@@ -19,6 +19,8 @@ type Packet struct {
 	Forwarded bool
 	// Reply: it answers, or reports an error on, a flow that came in from outside.
 	Reply bool
+	// FromUser: a process sent it, not the kernel by itself.
+	FromUser bool
 
 	Destination netip.Addr
 	Protocol    Protocol
@@ -51,7 +53,7 @@ const (
 // ICMPv6 types: neighbour discovery (RFC 4861) without router advertisements
 // and redirects, which a pod has no business sending, and the multicast
 // listener reports (RFC 2710, RFC 3810) without which a snooping switch does
-// not deliver neighbour solicitations.
+// not deliver neighbour solicitations. All of them are the kernel's to send.
 func neighbourDiscoveryTypes() []uint8 { return []uint8{133, 135, 136} }
 func listenerReportTypes() []uint8     { return []uint8{131, 132, 143} }
 
@@ -94,7 +96,7 @@ func Evaluate(rules Ruleset, packet Packet) Verdict {
 }
 
 func isNeighbourDiscovery(packet Packet) bool {
-	if packet.Protocol != ICMPv6 || !packet.Destination.Is6() {
+	if packet.FromUser || packet.Protocol != ICMPv6 || !packet.Destination.Is6() {
 		return false
 	}
 	return slices.Contains(neighbourDiscoveryTypes(), packet.ICMPv6Type) && packet.HopLimit == neighbourDiscoveryHopLimit ||

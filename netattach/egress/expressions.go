@@ -23,9 +23,16 @@ func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAcc
 func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 func count() []expr.Any  { return []expr.Any{&expr.Counter{}} }
 
+// jumpTo comes back to the next rule where the chain decides nothing, goTo does not.
 func jumpTo(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
+
+func goTo(chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
 }
+
+func goBack() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}} }
 
 func loopbackOut() []expr.Any {
 	return meta(expr.MetaKeyOIF, expr.CmpOpEq, native(loopbackIndex))
@@ -106,8 +113,8 @@ func reply() []expr.Any {
 	}
 }
 
-func icmpv6(kind uint8) []expr.Any {
-	return join(family(false), protocolIs(ICMPv6), header(expr.PayloadBaseTransportHeader, 0, []byte{kind}))
+func icmpv6Type(kind uint8) []expr.Any {
+	return header(expr.PayloadBaseTransportHeader, 0, []byte{kind})
 }
 
 func hopLimit(limit uint8) []expr.Any {

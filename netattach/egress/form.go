@@ -36,6 +36,7 @@ const (
 	output         = "output"
 	forward        = "forward"
 	refuse         = "refuse"
+	discovery      = "discovery"
 	netdevChain    = "egress-" // + interface name
 	afterConntrack = -150      // NF_IP_PRI_CONNTRACK is -200, NF_IP_PRI_NAT_DST -100
 )
@@ -85,6 +86,7 @@ func inetForm(rules Ruleset, hash string, marks marks) form {
 	f := form{tables: []*nftables.Table{inet}}
 	f.chains = []chainForm{
 		{chain: &nftables.Chain{Table: inet, Name: refuse}, rules: refusal()},
+		{chain: &nftables.Chain{Table: inet, Name: discovery}, rules: discoveryRules(marks)},
 		{
 			chain: baseChain(inet, prerouting, nftables.ChainHookPrerouting, afterConntrack, nftables.ChainPolicyAccept),
 			rules: []ruleForm{
@@ -131,16 +133,11 @@ func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook, pri
 // outputRules are the members of a Ruleset in their order, see there.
 func (f *form) outputRules(table *nftables.Table, rules Ruleset, hash string, marks marks) []ruleForm {
 	allowed := join(count(), setMark(marks.packet), accept())
-	refused := join(count(), jumpTo(refuse))
+	refused := join(count(), goTo(refuse))
 	list := []ruleForm{
 		{identity(hash, marks), join(loopbackOut(), accept())},
 		{RuleReply, join(reply(), conntrackMarked(marks.flow), allowed)},
-	}
-	for _, kind := range neighbourDiscoveryTypes() {
-		list = append(list, ruleForm{RuleNeighbourDiscovery, join(icmpv6(kind), hopLimit(neighbourDiscoveryHopLimit), allowed)})
-	}
-	for _, kind := range listenerReportTypes() {
-		list = append(list, ruleForm{RuleNeighbourDiscovery, join(icmpv6(kind), toLinkScopeMulticast(), allowed)})
+		{RuleNeighbourDiscovery, join(family(false), protocolIs(ICMPv6), jumpTo(discovery))},
 	}
 	for _, match := range f.destinations(table, "never", rules.Never) {
 		list = append(list, ruleForm{RuleNever, join(match, refused)})
@@ -165,6 +162,21 @@ func (f *form) outputRules(table *nftables.Table, rules Ruleset, hash string, ma
 		}
 	}
 	return append(list, ruleForm{RuleDefault, refused})
+}
+
+// discoveryRules accept what the kernel itself sends; it knows to whom. With a
+// hop limit of 255 a process could reach every address. What they do not accept
+// goes on in the output chain.
+func discoveryRules(marks marks) []ruleForm {
+	allowed := join(count(), setMark(marks.packet), accept())
+	list := []ruleForm{{"of a process", join(fromUser(), goBack())}}
+	for _, kind := range neighbourDiscoveryTypes() {
+		list = append(list, ruleForm{RuleNeighbourDiscovery, join(icmpv6Type(kind), hopLimit(neighbourDiscoveryHopLimit), allowed)})
+	}
+	for _, kind := range listenerReportTypes() {
+		list = append(list, ruleForm{RuleNeighbourDiscovery, join(icmpv6Type(kind), toLinkScopeMulticast(), allowed)})
+	}
+	return list
 }
 
 // allowPrefix keeps a user's rule called "default" apart from ours.

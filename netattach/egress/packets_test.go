@@ -127,7 +127,7 @@ func anyScope(t *rapid.T) v1alpha1.EgressConfig {
 }
 
 func anyPacket(t *rapid.T) Packet {
-	packet := Packet{Destination: anyAddr(t), Port: uint16(rapid.IntRange(50, 59).Draw(t, "destination port")),
+	packet := Packet{FromUser: true, Destination: anyAddr(t), Port: uint16(rapid.IntRange(50, 59).Draw(t, "destination port")),
 		Protocol: rapid.SampledFrom([]Protocol{TCP, UDP, SCTP}).Draw(t, "protocol")}
 	if rapid.IntRange(0, 9).Draw(t, "special") > 0 {
 		return packet
@@ -136,7 +136,11 @@ func anyPacket(t *rapid.T) Packet {
 		packet.Destination = netip.MustParseAddr("169.254.169.254")
 		return packet
 	}
-	return Packet{Destination: packet.Destination, Protocol: ICMPv6,
+	packet = Packet{FromUser: true, Destination: packet.Destination, Protocol: ICMPv6,
 		ICMPv6Type: rapid.SampledFrom([]uint8{128, 133, 134, 135, 136, 137, 143}).Draw(t, "ICMPv6 type"),
 		HopLimit:   rapid.SampledFrom([]uint8{64, 255}).Draw(t, "hop limit")}
+	if packet.ICMPv6Type >= 135 && rapid.Bool().Draw(t, "all nodes") {
+		packet.Destination = netip.MustParseAddr("ff02::1")
+	}
+	return packet
 }
