@@ -25,9 +25,9 @@ import (
 	"github.com/hostler-dev/hostler/topology/host"
 )
 
-func taints(verdicts []health.Verdict) []publish.Taint {
+func taints(verdicts []health.Verdict, devices []react.Device) []publish.Taint {
 	var list []publish.Taint
-	for _, t := range react.Taints(verdicts) {
+	for _, t := range react.Taints(verdicts, devices) {
 		list = append(list, publish.Taint{Device: t.Device, Key: t.Key, Value: t.Value, Effect: t.Effect, TimeAdded: metav1.NewTime(t.TimeAdded)})
 	}
 	return list

@@ -187,7 +187,7 @@ func (a *agent) spread(verdicts []health.Verdict) {
 	if snapshot := a.observer.Snapshot(); snapshot != nil {
 		devices = react.Devices(snapshot)
 	}
-	a.driver.SetVerdicts(taints(verdicts), reports(verdicts, devices))
+	a.driver.SetVerdicts(taints(verdicts, devices), reports(verdicts, devices))
 }
 
 // follow hands each new snapshot to everyone who works with it.

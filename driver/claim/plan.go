@@ -5,6 +5,7 @@
 package claim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -101,9 +102,11 @@ func planGPU(in PlanInput, device *Device, configs []given, result *resourceapi.
 		return err
 	}
 	gpu := in.Snapshot.GPU(device.Name)
-	switch {
+	switch driver := in.Snapshot.Driver; {
+	case driver.State != topology.DriverReady:
+		return fmt.Errorf("GPU %s cannot be given to a pod while the node's accelerator driver does not work (%s): %s", device.Name, cmp.Or(driver.State, "not asked yet"), cmp.Or(driver.Message, "the agent has not read the machine yet"))
 	case gpu == nil:
-		return fmt.Errorf("GPU %s: %w; it was unplugged, or its driver is gone (%s); delete the pod to have another one allocated", device.Name, ErrDeviceGone, in.Snapshot.Driver.State)
+		return fmt.Errorf("GPU %s: %w; it was unplugged; delete the pod to have another one allocated", device.Name, ErrDeviceGone)
 	case gpu.Lost:
 		return fmt.Errorf("GPU %s has fallen off the bus (the driver answers \"GPU is lost\"); it needs a reset or a reboot", device.Name)
 	}

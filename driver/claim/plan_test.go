@@ -69,6 +69,32 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
+func TestPlanQuotesADriverThatDoesNotWork(t *testing.T) {
+	// What a dead driver leaves: its GPUs, of which nobody can say anything but Lost.
+	dead := machine()
+	dead.Driver = topology.Driver{State: topology.DriverFailed, Message: "NVML answers Driver Not Loaded"}
+	for i := range dead.GPUs {
+		dead.GPUs[i].Lost = true
+	}
+	for name, test := range map[string]struct {
+		snapshot *topology.Snapshot
+		want     string
+	}{
+		"a dead driver":            {dead, "driver does not work (Failed): NVML answers Driver Not Loaded"},
+		"before the first reading": {&topology.Snapshot{}, "the agent has not read the machine yet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Plan(PlanInput{Claim: allocated("c", onGPU("gpu-0000-17-00-0")), NodeName: node, Snapshot: test.snapshot})
+			if err == nil || !strings.Contains(err.Error(), "GPU gpu-0000-17-00-0") || !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrDeviceGone) {
+				t.Errorf("%v; want it to name the GPU and say %q", err, test.want)
+			}
+		})
+	}
+	if _, err := Plan(PlanInput{Claim: allocated("c", onNIC("nic-0000-19-00-0")), NodeName: node, Snapshot: dead}); err != nil {
+		t.Errorf("a NIC needs no accelerator driver: %v", err)
+	}
+}
+
 func TestPlanOfNIC(t *testing.T) {
 	c := allocated("c", onNIC("nic-0000-18-00-0"))
 	with(c, class, `NICConfig {"mtu": 1500, "rdma": "None"}`)

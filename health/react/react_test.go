@@ -23,13 +23,16 @@ func verdict(device string, family health.Family, severity health.Severity, reas
 
 func TestTaints(t *testing.T) {
 	got := Taints([]health.Verdict{
+		verdict("", health.FamilyAllGPUs, health.Fatal, "none-usable"),
 		verdict("", health.FamilyDriver, health.Fatal, "failed"),
 		verdict(gpuA, health.FamilyGPULost, health.Fatal, "lost"),
 		verdict(gpuA, health.FamilyXID, health.NeedsReset, "48"),
 		verdict(gpuB, health.FamilyXID, health.Info, "13"),
 		verdict(nicA, health.FamilyLink, health.Degraded, "down"),
-	})
+	}, []Device{{gpuA, true}, {gpuB, true}, {nicA, false}})
 	want := []Taint{
+		{gpuA, "hostler.dev/driver", "failed", resourceapi.DeviceTaintEffectNoSchedule, since},
+		{gpuB, "hostler.dev/driver", "failed", resourceapi.DeviceTaintEffectNoSchedule, since},
 		{gpuA, "hostler.dev/gpu-lost", "lost", resourceapi.DeviceTaintEffectNoSchedule, since},
 		{gpuA, "hostler.dev/xid", "48", resourceapi.DeviceTaintEffectNoSchedule, since},
 		{nicA, "hostler.dev/link", "down", resourceapi.DeviceTaintEffectNone, since},

@@ -29,20 +29,37 @@ type Taint struct {
 
 // Taints are the device taints of the verdicts that stand, in their order. One
 // key per fault family: two faults never overwrite each other, and the scheduler
-// obeys the worst. The node's own verdicts taint the node, not devices.
-func Taints(verdicts []health.Verdict) []Taint {
+// obeys the worst. Of the node's own verdicts, a dead driver's taints every GPU
+// among the devices: a pod that tolerates the node's taint must still not get one.
+func Taints(verdicts []health.Verdict, devices []Device) []Taint {
 	var taints []Taint
 	for _, v := range verdicts {
 		effect := Effect(v.Severity)
-		if v.Device == "" || effect == "" {
+		if effect == "" {
 			continue
 		}
-		taints = append(taints, Taint{
-			Device: v.Device, Key: KeyPrefix + string(v.Family), Value: labelValue(v.Reason),
-			Effect: effect, TimeAdded: v.Since,
-		})
+		for _, device := range concerned(v, devices) {
+			taints = append(taints, Taint{
+				Device: device, Key: KeyPrefix + string(v.Family), Value: labelValue(v.Reason),
+				Effect: effect, TimeAdded: v.Since,
+			})
+		}
 	}
 	return taints
+}
+
+// concerned are the names of the devices that a verdict speaks of.
+func concerned(v health.Verdict, devices []Device) []string {
+	if v.Device != "" {
+		return []string{v.Device}
+	}
+	var gpus []string
+	for _, device := range devices {
+		if device.GPU && v.Family == health.FamilyDriver {
+			gpus = append(gpus, device.Name)
+		}
+	}
+	return gpus
 }
 
 // Effect of a severity on scheduling, "" for no taint at all. Degraded is

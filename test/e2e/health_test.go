@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 )
 
 func TestXID79(t *testing.T) {
@@ -64,6 +65,7 @@ func TestDeadDriverTaintsTheNode(t *testing.T) {
 		}
 		return nil
 	})
+	s.eventually("its GPUs are tainted, for pods that tolerate the node's taint", func() error { return s.driverTaints(8) })
 	// A taint kept only in memory would be gone now.
 	s.killAgent()
 	s.eventually("the restarted agent still holds the taint", func() error {
@@ -73,15 +75,32 @@ func TestDeadDriverTaintsTheNode(t *testing.T) {
 		if s.nodeTaint() == "" {
 			return fmt.Errorf("no taint on the node")
 		}
-		return nil
+		return s.driverTaints(8)
 	})
 	must(t, nvml().ReviveDriver())
+	s.eventually("recovery lifts the GPUs' taints", func() error { return s.driverTaints(0) })
 	s.eventually("recovery lifts the node's taint", func() error {
 		if taint := s.nodeTaint(); taint != "" {
 			return fmt.Errorf("still tainted: %s", taint)
 		}
 		return nil
 	})
+}
+
+// driverTaints is nil if so many of the published GPUs carry the dead driver's taint.
+func (s *scenario) driverTaints(want int) error {
+	tainted := 0
+	for _, device := range s.devices() {
+		for _, taint := range device.Taints {
+			if taint.Key == "hostler.dev/driver" && taint.Effect == resourceapi.DeviceTaintEffectNoSchedule {
+				tainted++
+			}
+		}
+	}
+	if tainted != want {
+		return fmt.Errorf("%d GPUs have the taint hostler.dev/driver, want %d", tainted, want)
+	}
+	return nil
 }
 
 func heal(t *testing.T, gpu int) {
