@@ -21,6 +21,8 @@ type question struct {
 	PodNamespace string `json:"podNamespace"`
 	PodName      string `json:"podName"`
 	NetNS        string `json:"netns"`
+	// Capabilities that the agent refuses beside an egress scope are among these.
+	Capabilities []string `json:"capabilities,omitempty"`
 }
 
 type answer struct {

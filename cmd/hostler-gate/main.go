@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -59,7 +60,7 @@ func run(args []string, stdin io.Reader) error {
 		if !errors.Is(err, errUnreachable) {
 			return err
 		}
-		proof := prove(filepath.Join(*records, *claim+"-"+question.PodUID+".json"), namespace)
+		proof := prove(*records, question, namespace)
 		if proof == nil {
 			return nil
 		}
@@ -80,6 +81,9 @@ type container struct {
 	Bundle      string            `json:"bundle"`
 	Annotations map[string]string `json:"annotations"`
 	netns       string
+	// capabilities are those of any set: what is bounding only, a setuid program
+	// of the image can make effective (capabilities(7)).
+	capabilities []string
 }
 
 // readContainer reads the state, and the container's configuration for
@@ -98,7 +102,10 @@ func readContainer(stdin io.Reader) (container, error) {
 	}
 	var config struct {
 		Annotations map[string]string `json:"annotations"`
-		Linux       struct {
+		Process     struct {
+			Capabilities map[string][]string `json:"capabilities"`
+		} `json:"process"`
+		Linux struct {
 			Namespaces []struct{ Type, Path string } `json:"namespaces"`
 		} `json:"linux"`
 	}
@@ -116,6 +123,11 @@ func readContainer(stdin io.Reader) (container, error) {
 			c.netns = namespace.Path
 		}
 	}
+	for _, set := range config.Process.Capabilities {
+		c.capabilities = append(c.capabilities, set...)
+	}
+	slices.Sort(c.capabilities)
+	c.capabilities = slices.Compact(c.capabilities)
 	return c, nil
 }
 
@@ -131,7 +143,7 @@ func (c container) question(claim string) question {
 		return ""
 	}
 	return question{
-		Claim: claim, Container: c.ID, NetNS: c.netns,
+		Claim: claim, Container: c.ID, NetNS: c.netns, Capabilities: c.capabilities,
 		Sandbox:      first("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"),
 		PodUID:       first("io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"),
 		PodNamespace: first("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"),

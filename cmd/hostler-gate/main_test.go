@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -45,7 +46,7 @@ func TestPodIsFoundByEitherRuntimesAnnotations(t *testing.T) {
 		"containerd": {"io.kubernetes.cri.sandbox-id": "s", "io.kubernetes.cri.sandbox-uid": "u", "io.kubernetes.cri.sandbox-namespace": "ns", "io.kubernetes.cri.sandbox-name": "p"},
 		"CRI-O":      {"io.kubernetes.cri-o.SandboxID": "s", "io.kubernetes.pod.uid": "u", "io.kubernetes.pod.namespace": "ns", "io.kubernetes.pod.name": "p"},
 	} {
-		if got := (container{ID: "c", Annotations: annotations}).question("claim"); got != want {
+		if got := (container{ID: "c", Annotations: annotations}).question("claim"); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v", runtime, got)
 		}
 	}

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -30,17 +32,13 @@ type record struct {
 	} `json:"intent"`
 }
 
-func prove(path string, namespace *os.File) error {
-	raw, err := os.ReadFile(path)
+func prove(records string, q question, namespace *os.File) error {
+	r, err := readRecord(filepath.Join(records, q.Claim+"-"+q.PodUID+".json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("it was not attached to this pod before")
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read its attachment record: %w", err)
-	}
-	var r record
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return fmt.Errorf("its attachment record %s is damaged: %w", path, err)
+		return err
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -48,6 +46,9 @@ func prove(path string, namespace *os.File) error {
 	}
 	if r.State != "Attached" || r.BootID != strings.TrimSpace(string(boot)) {
 		return errors.New("its attachment to this pod is not complete")
+	}
+	if err := overpowered(records, q); err != nil {
+		return err
 	}
 	if len(r.Intent.Devices) == 0 && r.RulesetHash == "" {
 		return nil // it wants nothing of the network
@@ -60,6 +61,38 @@ func prove(path string, namespace *os.File) error {
 		return errors.New("it was attached to an earlier network namespace of this pod")
 	}
 	return inNamespace(namespace, r.verify)
+}
+
+func readRecord(path string) (record, error) {
+	var r record
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return r, fmt.Errorf("cannot read its attachment record: %w", err)
+	}
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return r, fmt.Errorf("its attachment record %s is damaged: %w", path, err)
+	}
+	return r, nil
+}
+
+// overpowered refuses a container that could undo the scope of its pod, which
+// may be that of any claim of the pod (netattach/attach, function overpowered).
+func overpowered(records string, q question) error {
+	for _, capability := range []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} {
+		if !slices.Contains(q.Capabilities, capability) {
+			continue
+		}
+		paths, err := filepath.Glob(filepath.Join(records, "*-"+q.PodUID+".json"))
+		if err != nil {
+			return fmt.Errorf("cannot list the pod's attachment records: %w", err)
+		}
+		for _, path := range paths {
+			if r, err := readRecord(path); err != nil || r.RulesetHash != "" {
+				return errors.Join(err, fmt.Errorf("the pod has an egress scope, which this container could undo because it has %s; remove that from securityContext.capabilities (or \"privileged\")", capability))
+			}
+		}
+	}
+	return nil
 }
 
 // verify runs in the container's network namespace.

@@ -112,9 +112,9 @@ func (d *doors) DetachSandbox(ctx context.Context, pod types.UID, sandboxID stri
 	return err
 }
 
-func (d *doors) Admit(ctx context.Context, sandbox attach.Sandbox, claim types.UID, descriptor int) error {
+func (d *doors) Admit(ctx context.Context, container attach.Container, descriptor int) error {
 	begin := time.Now()
-	err := d.Attacher.Admit(ctx, sandbox, claim, descriptor)
+	err := d.Attacher.Admit(ctx, container, descriptor)
 	d.recorder.ObserveHook("admit", result(err), time.Since(begin))
 	return err
 }

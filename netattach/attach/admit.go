@@ -20,9 +20,29 @@ import (
 	"github.com/hostler-dev/hostler/netattach"
 )
 
+// Container is one that is about to start.
+type Container struct {
+	Sandbox Sandbox
+	// Claim is one that it uses.
+	Claim types.UID
+	// Capabilities that its processes can have, as in the OCI configuration.
+	Capabilities []string
+}
+
 // Admit returns nil if the claim is attached to the pod in the namespace that
 // the descriptor refers to; if it is not yet, it is attached now.
-func (a *Attacher) Admit(ctx context.Context, sandbox Sandbox, claim types.UID, descriptor int) error {
+func (a *Attacher) Admit(ctx context.Context, container Container, descriptor int) error {
+	sandbox, claim := container.Sandbox, container.Claim
+	intents, err := a.intents(sandbox.Pod)
+	if err != nil {
+		return err
+	}
+	if joined, ok := a.joined(intents, claim); ok {
+		intents = append(intents, joined)
+	}
+	if err := overpowered(container, intents); err != nil {
+		return err
+	}
 	if a.Check(ctx, sandbox.Pod.UID, claim, descriptor) == nil {
 		return nil
 	}
@@ -36,13 +56,6 @@ func (a *Attacher) Admit(ctx context.Context, sandbox Sandbox, claim types.UID, 
 	}
 	if onHost {
 		sandbox.NetNS = ""
-	}
-	intents, err := a.intents(sandbox.Pod)
-	if err != nil {
-		return err
-	}
-	if joined, ok := a.joined(intents, claim); ok {
-		intents = append(intents, joined)
 	}
 	for _, intent := range intents {
 		if intent.ClaimUID != claim {
@@ -58,6 +71,26 @@ func (a *Attacher) Admit(ctx context.Context, sandbox Sandbox, claim types.UID, 
 		return a.Check(ctx, sandbox.Pod.UID, claim, descriptor)
 	}
 	return a.admitIdle(sandbox, namespace, claim)
+}
+
+// overpowered refuses a container that could undo the pod's egress scope: with
+// CAP_NET_ADMIN it could add interfaces and delete tables, with CAP_SYS_ADMIN
+// leave the network namespace. What this does not see are containers of the pod
+// that use no claim, sidecars for instance, because no hook runs for them: they
+// need an admission policy.
+func overpowered(container Container, intents []netattach.Intent) error {
+	for _, intent := range intents {
+		if intent.Egress == nil {
+			continue
+		}
+		for _, capability := range []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} {
+			if slices.Contains(container.Capabilities, capability) {
+				pod := container.Sandbox.Pod
+				return fmt.Errorf("claim %s/%s limits what pod %s/%s may reach, and this container could undo that because it has %s; remove that from securityContext.capabilities (or \"privileged\"), or the claim from the pod", intent.ClaimNamespace, intent.ClaimName, pod.Namespace, pod.Name, capability)
+			}
+		}
+	}
+	return nil
 }
 
 // AttachMissed is Attach for a sandbox that has been running, perhaps without

@@ -252,7 +252,7 @@ func TestAdmit(t *testing.T) {
 	ctx := context.Background()
 	n := newNode(t)
 	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
-	if err := n.attacher.Admit(ctx, n.sandbox, "claim-1", n.pod.FD); err != nil {
+	if err := n.attacher.Admit(ctx, Container{Sandbox: n.sandbox, Claim: "claim-1"}, n.pod.FD); err != nil {
 		t.Fatalf("a pod that NRI missed: %v", err)
 	}
 	if !n.pod.Has(t, "net1") {
@@ -260,14 +260,14 @@ func TestAdmit(t *testing.T) {
 	}
 	stranger := n.sandbox
 	stranger.Pod = netattach.PodReference{UID: "pod-2", Namespace: "ns", Name: "stranger"}
-	if err := n.attacher.Admit(ctx, stranger, "claim-1", n.peer.FD); err == nil || !strings.Contains(err.Error(), "ns/stranger") {
+	if err := n.attacher.Admit(ctx, Container{Sandbox: stranger, Claim: "claim-1"}, n.peer.FD); err == nil || !strings.Contains(err.Error(), "ns/stranger") {
 		t.Errorf("another pod's claim: %v", err)
 	}
-	if err := n.attacher.Admit(ctx, stranger, "gpu-only", n.peer.FD); err == nil || !strings.Contains(err.Error(), "gpu-only of pod ns/stranger is not prepared") {
+	if err := n.attacher.Admit(ctx, Container{Sandbox: stranger, Claim: "gpu-only"}, n.peer.FD); err == nil || !strings.Contains(err.Error(), "gpu-only of pod ns/stranger is not prepared") {
 		t.Errorf("a claim that nobody prepared: %v", err)
 	}
 	n.claim("gpu-only", nil)
-	if err := n.attacher.Admit(ctx, stranger, "gpu-only", n.peer.FD); err != nil {
+	if err := n.attacher.Admit(ctx, Container{Sandbox: stranger, Claim: "gpu-only"}, n.peer.FD); err != nil {
 		t.Errorf("a claim that wants nothing of the network: %v", err)
 	}
 	if err := n.attacher.Check(ctx, "pod-2", "gpu-only", n.peer.FD); err != nil {
@@ -275,7 +275,7 @@ func TestAdmit(t *testing.T) {
 	}
 	n.sandbox.Pod.UID = "pod-3"
 	n.claim("claim-2", nil, n.device(t, "rail1", "net2", "10.2.0.5/24"))
-	if err := n.attacher.Admit(ctx, n.sandbox, "claim-2", n.host.FD); err == nil || !strings.Contains(err.Error(), "uses the host's network") {
+	if err := n.attacher.Admit(ctx, Container{Sandbox: n.sandbox, Claim: "claim-2"}, n.host.FD); err == nil || !strings.Contains(err.Error(), "uses the host's network") {
 		t.Errorf("a container on the host's network: %v", err)
 	}
 }
@@ -286,7 +286,7 @@ func TestPodJoinsAScopePreparedForAnother(t *testing.T) {
 	n, ctx := newNode(t), context.Background()
 	n.claim("claim-1", scope("10.1.0.0/24", 80))
 	later := Sandbox{ID: "sandbox-2", NetNS: n.sandbox.NetNS, Pod: netattach.PodReference{UID: "pod-2", Namespace: "ns", Name: "later"}}
-	if err := n.attacher.Admit(ctx, later, "claim-1", n.pod.FD); err != nil {
+	if err := n.attacher.Admit(ctx, Container{Sandbox: later, Claim: "claim-1"}, n.pod.FD); err != nil {
 		t.Fatal(err)
 	}
 	n.restart(t)

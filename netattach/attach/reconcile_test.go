@@ -34,7 +34,7 @@ func TestAttachIsCompletedAfterAKill(t *testing.T) {
 	if err := n.attacher.Reconcile(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.attacher.Admit(context.Background(), n.sandbox, "claim-1", n.pod.FD); err != nil {
+	if err := n.attacher.Admit(context.Background(), Container{Sandbox: n.sandbox, Claim: "claim-1"}, n.pod.FD); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.attacher.Check(context.Background(), "pod-1", "claim-1", n.pod.FD); err != nil {

@@ -140,7 +140,7 @@ func (r *run) devices() []netattach.DeviceIntent {
 // scopeOf is the scope of a whole pod: what every one of its scopes allows.
 func scopeOf(intents []netattach.Intent) (rules egress.Ruleset, scoped bool, err error) {
 	var config v1alpha1.EgressConfig
-	var resolvers []netip.Addr
+	var resolvers, nodes []netip.Addr
 	for _, intent := range intents {
 		switch {
 		case intent.Egress == nil:
@@ -151,12 +151,13 @@ func scopeOf(intents []netattach.Intent) (rules egress.Ruleset, scoped bool, err
 			config = v1alpha1.Intersect(config, intent.Egress.Config)
 			resolvers = slices.DeleteFunc(slices.Clone(resolvers), func(a netip.Addr) bool { return !slices.Contains(intent.Egress.Resolvers, a) })
 		}
+		nodes = append(nodes, intent.Egress.NodeAddresses...)
 		scoped = true
 	}
 	if !scoped {
 		return egress.Ruleset{}, false, nil
 	}
-	rules, err = egress.Compile(config, resolvers)
+	rules, err = egress.Compile(config, resolvers, nodes)
 	return rules, true, err
 }
 

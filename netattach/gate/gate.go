@@ -40,6 +40,8 @@ type Question struct {
 	PodName      string    `json:"podName"`
 	// NetNS is the namespace's path in the container's configuration.
 	NetNS string `json:"netns"`
+	// Capabilities of any of the container's sets.
+	Capabilities []string `json:"capabilities,omitempty"`
 }
 
 // Answer is what it gets. Reason is for the pod's events.
@@ -50,7 +52,7 @@ type Answer struct {
 
 // Admitter decides; *attach.Attacher does.
 type Admitter interface {
-	Admit(ctx context.Context, sandbox attach.Sandbox, claim types.UID, descriptor int) error
+	Admit(ctx context.Context, container attach.Container, descriptor int) error
 }
 
 // Config of a Server.
@@ -149,7 +151,8 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn) (Question, erro
 	}
 	sandbox := attach.Sandbox{ID: question.Sandbox, NetNS: question.NetNS,
 		Pod: netattach.PodReference{UID: question.PodUID, Namespace: question.PodNamespace, Name: question.PodName}}
-	return question, s.cfg.Admitter.Admit(ctx, sandbox, question.Claim, descriptor)
+	container := attach.Container{Sandbox: sandbox, Claim: question.Claim, Capabilities: question.Capabilities}
+	return question, s.cfg.Admitter.Admit(ctx, container, descriptor)
 }
 
 // receive reads one line and the descriptor that came with its first byte.

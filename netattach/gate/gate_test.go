@@ -88,6 +88,8 @@ type node struct {
 	bundle         string
 	stop           func()
 	podUID, podNet string
+	// bounding capabilities of the container.
+	bounding []string
 }
 
 func newNode(t *testing.T) *node {
@@ -118,7 +120,8 @@ func (n *node) writeBundle(t *testing.T) {
 		// As containerd 2 writes them, internal/cri/annotations.DefaultCRIAnnotations.
 		"annotations": map[string]string{"io.kubernetes.cri.sandbox-id": "sandbox-1", "io.kubernetes.cri.sandbox-uid": n.podUID,
 			"io.kubernetes.cri.sandbox-namespace": "ns", "io.kubernetes.cri.sandbox-name": "p"},
-		"linux": map[string]any{"namespaces": []map[string]string{{"type": "pid"}, {"type": "network", "path": n.podNet}}},
+		"process": map[string]any{"capabilities": map[string][]string{"bounding": n.bounding, "effective": {}}},
+		"linux":   map[string]any{"namespaces": []map[string]string{{"type": "pid"}, {"type": "network", "path": n.podNet}}},
 	}
 	raw, err := json.Marshal(config)
 	if err != nil {
@@ -205,6 +208,16 @@ func TestHookRefusesWithTheAgentsReason(t *testing.T) {
 	}
 }
 
+func TestHookTellsTheAgentOfTheContainersCapabilities(t *testing.T) {
+	n := newNode(t)
+	n.claim(t)
+	n.bounding = []string{"CAP_CHOWN", "CAP_SYS_ADMIN"}
+	n.writeBundle(t)
+	if err := n.startContainer(t, "claim-1"); err == nil || !strings.Contains(err.Error(), "it has CAP_SYS_ADMIN") {
+		t.Errorf("want a refusal that names the capability, got %v", err)
+	}
+}
+
 // While the agent is away, the hook lets through what is attached as recorded,
 // and nothing else.
 func TestHookWithoutTheAgent(t *testing.T) {
@@ -220,6 +233,14 @@ func TestHookWithoutTheAgent(t *testing.T) {
 			n.podUID = "pod-9"
 			n.writeBundle(t)
 		}, "claim-1", "was not attached"},
+		"a container that could undo the rules": {func(t *testing.T, n *node) {
+			n.bounding = []string{"CAP_CHOWN", "CAP_NET_ADMIN"}
+			n.writeBundle(t)
+		}, "claim-1", "it has CAP_NET_ADMIN"},
+		"a container of another claim that could undo the rules": {func(t *testing.T, n *node) {
+			n.bounding = []string{"CAP_SYS_ADMIN"}
+			n.writeBundle(t)
+		}, "gpu-only", "it has CAP_SYS_ADMIN"},
 		"the device has left": {func(t *testing.T, n *node) {
 			if err := n.pod.Handle.LinkDel(n.pod.Link(t, "net1")); err != nil {
 				t.Fatal(err)
@@ -262,6 +283,20 @@ func TestHookWithoutTheAgent(t *testing.T) {
 				t.Errorf("want a refusal that says %q, got %v", test.says, err)
 			}
 		})
+	}
+}
+
+func TestPowerfulContainerWithoutAScopeNeedsNoAgent(t *testing.T) {
+	n := newNode(t)
+	n.intents.put(netattach.Intent{ClaimUID: "gpu-only", ClaimNamespace: "ns", ClaimName: "g"})
+	n.bounding = []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"}
+	n.writeBundle(t)
+	if err := n.startContainer(t, "gpu-only"); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	if err := n.startContainer(t, "gpu-only"); err != nil {
+		t.Errorf("while the agent is away: %v", err)
 	}
 }
 
