@@ -54,6 +54,9 @@ type Config struct {
 	Recorder Recorder
 	// Resolvers returns the addresses of the cluster's DNS service. Default: none.
 	Resolvers func() []netip.Addr
+	// NodeAddresses returns those by which the cluster knows the node; scopes deny
+	// them, so none is prepared while it returns none. Nil: scopes deny none.
+	NodeAddresses func() []netip.Addr
 	// Rescan, if set, is called when NICs came home, so that discovery looks at once.
 	Rescan func()
 	// ReconcileInterval between full comparisons of what is with what should be. Default: 3 minutes.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -245,12 +246,19 @@ func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
 
 func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {
 	snapshot := d.machine.now()
+	var addresses []netip.Addr
+	if d.cfg.NodeAddresses != nil {
+		addresses = d.cfg.NodeAddresses()
+	}
 	entry, err := claim.Plan(claim.PlanInput{
 		Claim: c, NodeName: d.cfg.NodeName, Snapshot: snapshot,
-		Held: d.machine.held(d.ledger.Held(), time.Now()), Resolvers: d.cfg.Resolvers(),
+		Held: d.machine.held(d.ledger.Held(), time.Now()), Resolvers: d.cfg.Resolvers(), NodeAddresses: addresses,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if entry.Egress != nil && d.cfg.NodeAddresses != nil && len(addresses) == 0 {
+		return nil, fmt.Errorf("claim %s/%s: its egress scope denies the node's addresses, which the API server has not told yet; the kubelet tries again", c.Namespace, c.Name)
 	}
 	// The boot ID is the running machine's, also while no snapshot has been taken.
 	entry.BootID = d.cfg.BootID

@@ -93,4 +93,7 @@ type EgressIntent struct {
 	Config v1alpha1.EgressConfig `json:"config"`
 	// Resolvers are the addresses that port 53 may go to under DNS mode ClusterResolver.
 	Resolvers []netip.Addr `json:"resolvers,omitempty"`
+	// NodeAddresses are those by which the cluster knows the pod's node. The scope
+	// denies them, whatever it allows; a resolver may be among them.
+	NodeAddresses []netip.Addr `json:"nodeAddresses,omitempty"`
 }

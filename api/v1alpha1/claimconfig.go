@@ -97,7 +97,9 @@ type EgressConfig struct {
 	// port 53 of the pod's own resolvers, None none. Default: ClusterResolver.
 	DNS DNSMode `json:"dns,omitempty"`
 	// Never lists prefixes that are denied whatever a rule allows, in addition
-	// to the built-in ones (link-local and cloud metadata addresses).
+	// to the built-in ones: link-local and cloud metadata addresses, and those
+	// by which the cluster knows the pod's own node, but for a resolver there. A
+	// service that runs on the node can be allowed by the service's own address.
 	Never []string `json:"never,omitempty"`
 	// KernelBypass says whether the pod may also hold an RDMA device, whose
 	// verbs bypass every rule of the scope. Default: Deny.

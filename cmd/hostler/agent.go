@@ -143,7 +143,7 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 	if a.driver, err = driver.New(driver.Config{
 		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, BootID: boot, Journal: journal,
 		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
-		Resolvers: a.node.resolvers, Rescan: a.observer.Rescan,
+		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
 	}); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,8 @@ type PlanInput struct {
 	Held map[string]topology.NIC
 	// Resolvers are the addresses of the cluster's DNS service.
 	Resolvers []netip.Addr
+	// NodeAddresses are those by which the cluster knows the node.
+	NodeAddresses []netip.Addr
 }
 
 // ErrDeviceGone says that an allocated device is not on the node any more.
@@ -211,7 +213,7 @@ func planEgress(in PlanInput, entry *Entry, configs []given, result *resourceapi
 	if err != nil {
 		return err
 	}
-	entry.Egress = &netattach.EgressIntent{Config: *config}
+	entry.Egress = &netattach.EgressIntent{Config: *config, NodeAddresses: in.NodeAddresses}
 	if config.DNS == v1alpha1.DNSClusterResolver {
 		entry.Egress.Resolvers = in.Resolvers
 	}

@@ -30,7 +30,8 @@ type Ruleset struct {
 	// Resolvers may be reached on port 53, TCP and UDP. They stand before
 	// BuiltInNever because a node-local resolver has a link-local address.
 	Resolvers []netip.Addr
-	// BuiltInNever is refused whatever a rule allows.
+	// BuiltInNever is refused whatever a rule allows: link-local and metadata
+	// addresses, and those of the pod's node.
 	BuiltInNever []AddressRange
 	// Allow, in the scope's order.
 	Allow []Rule
@@ -80,9 +81,12 @@ func builtInNever() []string {
 	}
 }
 
-// Compile brings a valid, defaulted scope into canonical form. Members that
+// Compile brings a valid, defaulted scope into canonical form. The addresses of
+// the node join the built-in never list. What is denied is the address that the
+// pod itself writes on a packet: an API server behind a service's address can be
+// allowed by that address, whichever node it runs on. Members that
 // cannot be read match nothing where they allow and are an error where they deny.
-func Compile(config v1alpha1.EgressConfig, resolvers []netip.Addr) (Ruleset, error) {
+func Compile(config v1alpha1.EgressConfig, resolvers, nodes []netip.Addr) (Ruleset, error) {
 	never, err := prefixRanges(config.Never)
 	if err != nil {
 		return Ruleset{}, fmt.Errorf("egress scope: never: %w", err)
@@ -91,7 +95,11 @@ func Compile(config v1alpha1.EgressConfig, resolvers []netip.Addr) (Ruleset, err
 	if err != nil {
 		return Ruleset{}, fmt.Errorf("egress scope: built-in never list: %w", err)
 	}
-	rules := Ruleset{Never: never, BuiltInNever: builtIn}
+	for _, node := range nodes {
+		addr := node.Unmap().WithZone("")
+		builtIn = append(builtIn, AddressRange{addr, addr})
+	}
+	rules := Ruleset{Never: never, BuiltInNever: merge(builtIn)}
 	if config.DNS == v1alpha1.DNSClusterResolver {
 		for _, resolver := range resolvers {
 			rules.Resolvers = append(rules.Resolvers, resolver.Unmap().WithZone(""))

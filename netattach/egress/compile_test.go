@@ -138,7 +138,7 @@ func TestEvaluateInOrderOfPrecedence(t *testing.T) {
 }
 
 func TestCompileRefusesAnUnreadableDenial(t *testing.T) {
-	if _, err := Compile(v1alpha1.EgressConfig{Never: []string{"10.0.0.0/99"}}, nil); err == nil {
+	if _, err := Compile(v1alpha1.EgressConfig{Never: []string{"10.0.0.0/99"}}, nil, nil); err == nil {
 		t.Fatal("a never entry that cannot be read was dropped")
 	}
 }
@@ -149,7 +149,7 @@ func BenchmarkEnforce1000Prefixes(b *testing.B) {
 	pod := nettest.New(b)
 	for n := 0; b.Loop(); n++ {
 		config := v1alpha1.EgressConfig{DNS: v1alpha1.DNSNone, Never: []string{fmt.Sprintf("192.0.%d.%d/32", n/256%256, n%256)}, Allow: []v1alpha1.EgressRule{thousandPrefixes()}}
-		rules, err := Compile(config, nil)
+		rules, err := Compile(config, nil, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

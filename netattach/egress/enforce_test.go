@@ -40,7 +40,7 @@ func compiled(t testing.TB, config v1alpha1.EgressConfig, resolvers ...string) R
 	for _, resolver := range resolvers {
 		addrs = append(addrs, netip.MustParseAddr(resolver))
 	}
-	rules, err := Compile(config, addrs)
+	rules, err := Compile(config, addrs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func measureEnforce(ctx context.Context, _ *bed, results []*Result) error {
 			}
 			floor.add(time.Since(began))
 			began = time.Now()
-			rules, err := egress.Compile(thousandPrefixes(), nil)
+			rules, err := egress.Compile(thousandPrefixes(), nil, nil)
 			if err != nil {
 				return fmt.Errorf("compile: %w", err)
 			}
