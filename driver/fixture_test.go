@@ -65,7 +65,7 @@ func (r *countingRecorder) ObservePublish(_ time.Duration, err error)   { r.coun
 
 // machineOf has n GPUs and one NIC.
 func machineOf(n int) *topology.Snapshot {
-	s := &topology.Snapshot{BootID: "boot", NICs: []topology.NIC{{
+	s := &topology.Snapshot{BootID: "boot", Driver: topology.Driver{State: topology.DriverReady}, NICs: []topology.NIC{{
 		Name: "nic-0000-18-00-0", Kind: topology.PF, Link: &topology.Link{Name: "eth1"}, Placement: topology.Placement{PCI: "0000:18:00.0"},
 	}}}
 	for i := range n {

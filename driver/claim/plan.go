@@ -106,7 +106,7 @@ func planGPU(in PlanInput, device *Device, configs []given, result *resourceapi.
 	gpu := in.Snapshot.GPU(device.Name)
 	switch driver := in.Snapshot.Driver; {
 	case driver.State != topology.DriverReady:
-		return fmt.Errorf("GPU %s cannot be given to a pod while the node's accelerator driver does not work (%s): %s", device.Name, cmp.Or(driver.State, "not asked yet"), cmp.Or(driver.Message, "the agent has not read the machine yet"))
+		return fmt.Errorf("GPU %s cannot be given to a pod while the node's accelerator driver does not work (%s): %s", device.Name, driver.State, cmp.Or(driver.Message, "the agent has not read the machine yet"))
 	case gpu == nil:
 		return fmt.Errorf("GPU %s: %w; it was unplugged; delete the pod to have another one allocated", device.Name, ErrDeviceGone)
 	case gpu.Lost:

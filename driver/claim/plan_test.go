@@ -81,7 +81,7 @@ func TestPlanQuotesADriverThatDoesNotWork(t *testing.T) {
 		want     string
 	}{
 		"a dead driver":            {dead, "driver does not work (Failed): NVML answers Driver Not Loaded"},
-		"before the first reading": {&topology.Snapshot{}, "the agent has not read the machine yet"},
+		"before the first reading": {&topology.Snapshot{Driver: topology.Driver{State: topology.DriverMissing}}, "the agent has not read the machine yet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Plan(PlanInput{Claim: allocated("c", onGPU("gpu-0000-17-00-0")), NodeName: node, Snapshot: test.snapshot})
