@@ -52,7 +52,8 @@ type Config struct {
 	Attacher Attacher
 	Networks NetworkResolver
 	Recorder Recorder
-	// Resolvers returns the addresses of the cluster's DNS service. Default: none.
+	// Resolvers returns the addresses of the cluster's DNS service; nil, and not
+	// merely none, while they are not known. Default: none.
 	Resolvers func() []netip.Addr
 	// NodeAddresses returns those by which the cluster knows the node; scopes deny
 	// them, so none is prepared while it returns none. Nil: scopes deny none.
@@ -91,7 +92,7 @@ func (cfg *Config) check() error {
 		cfg.HealthInterval = 10 * time.Second
 	}
 	if cfg.Resolvers == nil {
-		cfg.Resolvers = func() []netip.Addr { return nil }
+		cfg.Resolvers = func() []netip.Addr { return []netip.Addr{} }
 	}
 	if cfg.Rescan == nil {
 		cfg.Rescan = func() {}

@@ -55,8 +55,10 @@ type nodeWatch struct {
 
 	mu       sync.Mutex
 	nodeIPs  []netip.Addr
-	dns      []netip.Addr
 	lastFail error
+	// dns is nil until the API server has answered for the first time.
+	dns     []netip.Addr
+	dnsFail error
 }
 
 func newNodeWatch(client kubernetes.Interface, server, name string) *nodeWatch {
@@ -67,19 +69,27 @@ func newNodeWatch(client kubernetes.Interface, server, name string) *nodeWatch {
 // run asks until it is answered, and then again at a slow pace, since a node's
 // addresses and the resolver's may change.
 func (w *nodeWatch) run(ctx context.Context) error {
-	const retry, refresh = 2 * time.Second, 5 * time.Minute
 	for {
-		pause := refresh
-		if w.failure() != nil {
-			pause = retry
-		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait.Jitter(pause, 0.1)):
+		case <-time.After(wait.Jitter(w.pause(), 0.1)):
 			w.ask(ctx)
 		}
 	}
+}
+
+// pause before the next question. A cluster without a resolver may get one soon.
+func (w *nodeWatch) pause() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.lastFail != nil, w.dnsFail != nil:
+		return 2 * time.Second
+	case len(w.dns) == 0:
+		return 30 * time.Second
+	}
+	return 5 * time.Minute
 }
 
 func (w *nodeWatch) ask(ctx context.Context) {
@@ -87,10 +97,11 @@ func (w *nodeWatch) ask(ctx context.Context) {
 	defer cancel()
 	node, err := w.client.CoreV1().Nodes().Get(ctx, w.name, metav1.GetOptions{})
 	var resolvers []netip.Addr
+	var dnsErr error
 	if err != nil {
 		err = explainNode(err, w.server, w.name)
 	} else {
-		resolvers = w.clusterResolvers(ctx)
+		resolvers, dnsErr = w.clusterResolvers(ctx)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -105,7 +116,12 @@ func (w *nodeWatch) ask(ctx context.Context) {
 		w.nodeIPs = addresses
 		w.changed()
 	}
-	w.dns = resolvers
+	if dnsErr != nil && fmt.Sprint(dnsErr) != fmt.Sprint(w.dnsFail) {
+		klog.FromContext(ctx).Error(dnsErr, "The cluster's resolver is not known, or not anew; trying again", "known", w.dns)
+	}
+	if w.dnsFail = dnsErr; dnsErr == nil {
+		w.dns = resolvers
+	}
 }
 
 func explainNode(err error, server, node string) error {
@@ -129,20 +145,23 @@ func addressesOf(node *corev1.Node) []netip.Addr {
 }
 
 // clusterResolvers are the addresses of the kube-dns service, the name under
-// which every distribution runs its resolver. A cluster without it has none.
-func (w *nodeWatch) clusterResolvers(ctx context.Context) []netip.Addr {
+// which every distribution runs its resolver. A cluster without it has none,
+// which is an answer too, and not nil.
+func (w *nodeWatch) clusterResolvers(ctx context.Context) ([]netip.Addr, error) {
+	addresses := []netip.Addr{}
 	service, err := w.client.CoreV1().Services("kube-system").Get(ctx, "kube-dns", metav1.GetOptions{})
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "The cluster's resolver is not known; egress scopes with dns ClusterResolver allow none", "service", "kube-system/kube-dns")
-		return nil
+	switch {
+	case apierrors.IsNotFound(err):
+		return addresses, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading service kube-system/kube-dns: %w", err)
 	}
-	var addresses []netip.Addr
 	for _, text := range service.Spec.ClusterIPs {
 		if ip, err := netip.ParseAddr(text); err == nil { // "None" is not an address
 			addresses = append(addresses, ip)
 		}
 	}
-	return addresses
+	return addresses, nil
 }
 
 func (w *nodeWatch) addresses() []netip.Addr {
@@ -151,6 +170,7 @@ func (w *nodeWatch) addresses() []netip.Addr {
 	return w.nodeIPs
 }
 
+// resolvers are those of the last answer, nil if there was none yet.
 func (w *nodeWatch) resolvers() []netip.Addr {
 	w.mu.Lock()
 	defer w.mu.Unlock()

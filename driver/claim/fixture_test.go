@@ -170,7 +170,7 @@ func newRoom(t interface {
 	r.Runner = NewRunner(RunnerConfig{
 		Journal: r.journal, Steps: steps.Of, Networks: fakeNetworks{}, InUse: r.attacher.InUse, BootID: bootID,
 		Plan: func(c *resourceapi.ResourceClaim) (*Entry, error) {
-			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.snapshot, Held: NewLedger(r.journal).Held()})
+			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.snapshot, Held: NewLedger(r.journal).Held(), Resolvers: []netip.Addr{}})
 		},
 	})
 	return r

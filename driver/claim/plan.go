@@ -25,7 +25,8 @@ type PlanInput struct {
 	Snapshot *topology.Snapshot
 	// Held are the NICs that claims hold, as they were when they were prepared.
 	Held map[string]topology.NIC
-	// Resolvers are the addresses of the cluster's DNS service.
+	// Resolvers are the addresses of the cluster's DNS service: empty if there is
+	// none, nil if that is not known yet.
 	Resolvers []netip.Addr
 	// NodeAddresses are those by which the cluster knows the node.
 	NodeAddresses []netip.Addr
@@ -215,6 +216,9 @@ func planEgress(in PlanInput, entry *Entry, configs []given, result *resourceapi
 	}
 	entry.Egress = &netattach.EgressIntent{Config: *config, NodeAddresses: in.NodeAddresses}
 	if config.DNS == v1alpha1.DNSClusterResolver {
+		if in.Resolvers == nil {
+			return errors.New("its egress scope allows the cluster's resolver, whose addresses the API server has not told yet (service kube-system/kube-dns, see the agent's log); the kubelet tries again")
+		}
 		entry.Egress.Resolvers = in.Resolvers
 	}
 	return nil

@@ -95,6 +95,24 @@ func TestPlanQuotesADriverThatDoesNotWork(t *testing.T) {
 	}
 }
 
+func TestPlanWaitsForTheClustersResolver(t *testing.T) {
+	scope := func(dns string) *resourceapi.ResourceClaim {
+		return with(allocated("c", onEgress()), claim, `EgressConfig {"dns": "`+dns+`"}`)
+	}
+	in := PlanInput{Claim: scope("ClusterResolver"), NodeName: node, Snapshot: machine()}
+	if _, err := Plan(in); err == nil || !strings.Contains(err.Error(), "kube-system/kube-dns") || !strings.Contains(err.Error(), "the kubelet tries again") {
+		t.Errorf("%v; want a refusal while the resolver is not known", err)
+	}
+	in.Resolvers = []netip.Addr{}
+	if entry, err := Plan(in); err != nil || len(entry.Egress.Resolvers) != 0 {
+		t.Errorf("%v; want a scope without a resolver where the cluster has none", err)
+	}
+	in.Claim, in.Resolvers = scope("None"), nil
+	if _, err := Plan(in); err != nil {
+		t.Errorf("%v; want a scope that needs no resolver not to wait for one", err)
+	}
+}
+
 func TestPlanOfNIC(t *testing.T) {
 	c := allocated("c", onNIC("nic-0000-18-00-0"))
 	with(c, class, `NICConfig {"mtu": 1500, "rdma": "None"}`)
