@@ -150,7 +150,7 @@ func portRanges(ports []v1alpha1.EgressPort) []PortRange {
 // Hash identifies the ruleset; equal rulesets have equal hashes. The version in
 // it stands for the form that Enforce gives a ruleset in the kernel.
 func (r Ruleset) Hash() string {
-	sum := sha256.Sum256(r.appendText([]byte("hostler egress form 4\n")))
+	sum := sha256.Sum256(r.appendText([]byte("hostler egress form 5\n")))
 	return hex.EncodeToString(sum[:16])
 }
 

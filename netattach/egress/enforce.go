@@ -84,7 +84,7 @@ func (e *Enforcer) Enforce(ctx context.Context) error {
 	}
 	klog.FromContext(ctx).V(4).Info("Writing egress rules", "hash", e.hash, "because", drift.Error())
 	if err := e.mend(drift, interfaces); err != nil {
-		return fmt.Errorf("cannot write egress rules to the pod's network namespace: %w; check that the kernel has nf_tables with inet, netdev egress, conntrack and reject support", err)
+		return fmt.Errorf("cannot write egress rules to the pod's network namespace: %w; check that the kernel has nf_tables with inet, netdev egress, conntrack and reject support, and IP_ROUTE_CLASSID", err)
 	}
 	if err := e.verify(interfaces); err != nil {
 		return fmt.Errorf("egress rules read back from the kernel are not what was written: %w", err)

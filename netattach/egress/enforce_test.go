@@ -212,8 +212,9 @@ func TestRawSocketsDoNotPass(t *testing.T) {
 			}
 			enforce(t, pod, compiled(t, v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{
 				allow("marker", "198.51.100.0/24", v1alpha1.EgressPort{Protocol: v1alpha1.ProtocolUDP, Port: 9})}}))
-			// The sender says of which protocol the frame is, and may lie.
-			protocols, marks := []uint16{0, unix.ETH_P_IP, unix.ETH_P_ARP, unix.ETH_P_ALL}, []int{0, 1, 0xffffffff}
+			// The sender says of which protocol the frame is, and may lie. Trying all
+			// marks out, it would come by the right one.
+			protocols, marks := []uint16{0, unix.ETH_P_IP, unix.ETH_P_ARP, unix.ETH_P_ALL}, []int{0, 1, 0xffffffff, int(marksOf(t, pod).packet)}
 			for _, protocol := range protocols {
 				for _, mark := range marks {
 					// The kernel answers ENOBUFS for a dropped frame; what counts is what arrives.

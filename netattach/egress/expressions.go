@@ -59,6 +59,14 @@ func frameProtocol(number uint16) []expr.Any {
 	return meta(expr.MetaKeyPROTOCOL, expr.CmpOpEq, binaryutil.BigEndian.PutUint16(number))
 }
 
+// routed matches what the IP stack sends: it alone gives packets a route. The
+// realm that is read is that of the route, any will do, and without a route the
+// rule does not match (nft_meta_get_eval_rtclassid in net/netfilter/nft_meta.c).
+// Kernels have it with CONFIG_IP_ROUTE_CLASSID, which route classifiers select.
+func routed() []expr.Any {
+	return meta(expr.MetaKeyRTCLASSID, expr.CmpOpGte, native(0))
+}
+
 func family(ipv4 bool) []expr.Any {
 	if ipv4 {
 		return meta(expr.MetaKeyNFPROTO, expr.CmpOpEq, []byte{unix.NFPROTO_IPV4})

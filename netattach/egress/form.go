@@ -14,6 +14,8 @@ package egress
 // their copy, and by prerouting from the copies that come back when multicast
 // leaves. An interface on top of another one of the pod (vlan, macvlan) has
 // therefore no way out: its packets come to the lower one without the mark.
+// And because 32 bits can be tried out within hours, or minutes by many
+// processes, a marked packet must also have a route, which AF_PACKET gives none.
 //
 // Replies pass only on flows whose first packet really came in from outside:
 // prerouting puts a mark on their conntrack entry. Otherwise a pod could send
@@ -114,7 +116,7 @@ func netdevForm(marks marks, interfaces []string) form {
 		chain := baseChain(netdev, netdevChain+name, nftables.ChainHookEgress, 0, nftables.ChainPolicyDrop)
 		chain.Device = name
 		f.chains = append(f.chains, chainForm{chain: chain, rules: []ruleForm{
-			{"decided by " + output, join(marked(marks.packet), setMark(0), accept())},
+			{"decided by " + output, join(marked(marks.packet), routed(), setMark(0), accept())},
 			// The protocol below is what the sender says it is, whatever the frame
 			// is, so ARP is the kernel's own alone. The EtherType itself is not at
 			// the same place in all frames: think of VLAN tags and InfiniBand.
