@@ -17,6 +17,11 @@ package egress
 // And because 32 bits can be tried out within hours, or minutes by many
 // processes, a marked packet must also have a route, which AF_PACKET gives none.
 //
+// AF_XDP, which CAP_NET_RAW opens too, passes neither hook: the kernel hands its
+// frames to the driver (xsk_generic_xmit in net/xdp/xsk.c). Nothing in here
+// stops a container that has the capability and whose seccomp profile lets it
+// make such a socket.
+//
 // Replies pass only on flows whose first packet really came in from outside:
 // prerouting puts a mark on their conntrack entry. Otherwise a pod could send
 // itself a raw packet "from" any address through lo and then reply to it. That
