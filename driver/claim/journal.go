@@ -48,8 +48,9 @@ type write struct {
 }
 
 // OpenJournal reads the journal at path. One that is damaged is set aside under
-// a name that says so; that one and a missing one are rebuilt from the CDI specs, each of which carries the
-// entry that it was made from: a broken file is no reason to stop serving a node.
+// a name that says so. That one and a missing one are rebuilt from the CDI specs,
+// each of which carries the entry that it was made from: a broken file is no
+// reason to stop serving a node.
 func OpenJournal(ctx context.Context, path string, specs cdi.Directory) (*Journal, error) {
 	j := &Journal{path: path, entries: map[types.UID]*Entry{}, changed: make(chan struct{})}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {

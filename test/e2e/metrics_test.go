@@ -21,13 +21,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// utilizationByPod is the query that docs/metrics.md gives to users.
-const utilizationByPod = `hw_gpu_utilization_ratio * on (device, node) group_left (pod, namespace) hostler_claim_info`
+// utilizationByPod is the query that docs/metrics.md gives to users; the test holds it against the page.
+const utilizationByPod = `avg by (namespace, pod) (
+  max by (instance, device, namespace, pod) (hostler_claim_info)
+  * on (instance, device) group_left () hw_gpu_utilization_ratio
+)`
 
 func TestPrometheusKnowsUtilizationByPod(t *testing.T) {
 	binary, err := exec.LookPath("prometheus")
 	if err != nil {
 		t.Fatal("prometheus is not installed: test/deps.sh installs it from Debian")
+	}
+	page, err := os.ReadFile(filepath.Join(repository(), "docs", "metrics.md"))
+	must(t, err)
+	if !strings.Contains(string(page), utilizationByPod) {
+		t.Errorf("docs/metrics.md does not give the query that is tested here:\n%s", utilizationByPod)
 	}
 	s := newScenario(t)
 	s.apply(template("one-gpu", requests(request("gpu", oneGPU))), pod("trainer", "one-gpu", ""))
