@@ -72,7 +72,21 @@ func Distance(s *Snapshot, a, b string) Separation {
 			return Separation{Class: DistanceNVLink, NVLinks: links}
 		}
 	}
-	return Separation{Class: pcieDistance(placeA, placeB, len(s.NUMANodes))}
+	class := pcieDistance(placeA, placeB, len(s.NUMANodes))
+	// Through its second interface a Data Direct card may be nearer.
+	for _, pair := range [2][2]string{{a, b}, {b, a}} {
+		if nic := s.NIC(pair[0]); nic != nil && nic.DataDirect != nil {
+			class = nearer(class, pcieDistance(nic.DataDirect, s.placement(pair[1]), len(s.NUMANodes)))
+		}
+	}
+	return Separation{Class: class}
+}
+
+func nearer(a, b DistanceClass) DistanceClass {
+	if b.Rank() < a.Rank() {
+		return b
+	}
+	return a
 }
 
 func (s *Snapshot) placement(name string) *Placement {
@@ -170,26 +184,4 @@ func NVLinkIslands(s *Snapshot) [][]string {
 	}
 	slices.SortFunc(islands, func(a, b []string) int { return cmp.Compare(a[0], b[0]) })
 	return islands
-}
-
-// AffinityGroups maps every device to the group of devices that it can exchange
-// data with without passing a CPU: those below its nearest PCIe switch or, without a
-// switch, those below its root complex. A GPU and a NIC of one group make a pair for GPUDirect RDMA.
-func AffinityGroups(s *Snapshot) map[string]string {
-	groups := make(map[string]string, len(s.GPUs)+len(s.NICs))
-	add := func(name string, p Placement) {
-		switch {
-		case p.PCIeSwitch != "":
-			groups[name] = "switch-" + dashed(p.PCIeSwitch)
-		case p.PCIeRoot != "":
-			groups[name] = "root-" + dashed(p.PCIeRoot)
-		}
-	}
-	for _, gpu := range s.GPUs {
-		add(gpu.Name, gpu.Placement)
-	}
-	for _, nic := range s.NICs {
-		add(nic.Name, nic.Placement)
-	}
-	return groups
 }

@@ -17,6 +17,7 @@ type AgentConfig struct {
 
 	Paths     PathsConfig     `json:"paths,omitempty"`
 	Discovery DiscoveryConfig `json:"discovery,omitempty"`
+	Publish   PublishConfig   `json:"publish,omitempty"`
 	Metrics   MetricsConfig   `json:"metrics,omitempty"`
 	Health    HealthConfig    `json:"health,omitempty"`
 	Logging   LoggingConfig   `json:"logging,omitempty"`
@@ -73,6 +74,38 @@ type DiscoveryConfig struct {
 	// CallTimeout bounds one driver call; a call that takes longer counts as hung. Default: 5s.
 	CallTimeout metav1.Duration `json:"callTimeout,omitempty"`
 }
+
+// PublishConfig says in which form devices are offered.
+type PublishConfig struct {
+	// NUMANode is the form of the attribute resource.kubernetes.io/numaNode:
+	// "Scalar", or "List" (the device's node and its equidistant neighbours of the
+	// same socket) where the API server has the feature DRAListTypeAttributes. Default: Scalar.
+	NUMANode NUMANodeForm `json:"numaNode,omitempty"`
+	// Partitions of GPUs in MIG mode: "All" offers every profile at every
+	// placement and makes what is allocated, "Existing" only what the
+	// administrator has made. Default: All.
+	Partitions PartitionOffer `json:"partitions,omitempty"`
+	// CompositeDevices offers each GPU together with its nearest NIC as one more
+	// device of type "pair". It puts GPUs and NICs into one pool, so drain the
+	// node before changing it. Default: false.
+	CompositeDevices bool `json:"compositeDevices,omitempty"`
+}
+
+// NUMANodeForm is a form of the attribute numaNode.
+type NUMANodeForm string
+
+const (
+	NUMANodeScalar NUMANodeForm = "Scalar"
+	NUMANodeList   NUMANodeForm = "List"
+)
+
+// PartitionOffer says which MIG partitions are offered.
+type PartitionOffer string
+
+const (
+	PartitionsAll      PartitionOffer = "All"
+	PartitionsExisting PartitionOffer = "Existing"
+)
 
 // MetricsConfig is the HTTP side: /metrics, /healthz (liveness), /readyz.
 type MetricsConfig struct {

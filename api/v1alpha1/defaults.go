@@ -59,6 +59,8 @@ func SetDefaults_AgentConfig(config *AgentConfig) {
 	setPathDefaults(&config.Paths)
 	set(&config.Discovery.PollInterval, metav1.Duration{Duration: 30 * time.Second})
 	set(&config.Discovery.CallTimeout, metav1.Duration{Duration: 5 * time.Second})
+	set(&config.Publish.NUMANode, NUMANodeScalar)
+	set(&config.Publish.Partitions, PartitionsAll)
 	set(&config.Metrics.Address, ":9484")
 	set(&config.Metrics.Interval, metav1.Duration{Duration: 5 * time.Second})
 	set(&config.Health.PollInterval, metav1.Duration{Duration: 5 * time.Second})

@@ -68,6 +68,12 @@ func ValidateAgentConfig(config *AgentConfig) field.ErrorList {
 	}
 	faults = append(faults, atLeast(config.Discovery.PollInterval, time.Second, field.NewPath("discovery", "pollInterval"))...)
 	faults = append(faults, atLeast(config.Discovery.CallTimeout, 10*time.Millisecond, field.NewPath("discovery", "callTimeout"))...)
+	if forms := []NUMANodeForm{NUMANodeList, NUMANodeScalar}; !slices.Contains(forms, config.Publish.NUMANode) {
+		faults = append(faults, field.NotSupported(field.NewPath("publish", "numaNode"), config.Publish.NUMANode, forms))
+	}
+	if offers := []PartitionOffer{PartitionsAll, PartitionsExisting}; !slices.Contains(offers, config.Publish.Partitions) {
+		faults = append(faults, field.NotSupported(field.NewPath("publish", "partitions"), config.Publish.Partitions, offers))
+	}
 	faults = append(faults, atLeast(config.Metrics.Interval, 100*time.Millisecond, field.NewPath("metrics", "interval"))...)
 	faults = append(faults, atLeast(config.Health.PollInterval, 100*time.Millisecond, field.NewPath("health", "pollInterval"))...)
 	faults = append(faults, atLeast(config.Health.RecoveryHoldDown, 0, field.NewPath("health", "recoveryHoldDown"))...)

@@ -15,6 +15,7 @@ import (
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"k8s.io/utils/ptr"
 
+	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -38,9 +39,30 @@ type Taint struct {
 	TimeAdded metav1.Time
 }
 
+// Features are the optional parts of the resource API that the API server has.
+type Features struct {
+	// Taints of devices (DRADeviceTaints).
+	Taints bool
+	// Counters shared by devices, in slices of their own (DRAPartitionableDevices as of Kubernetes 1.35).
+	Counters bool
+	// SharedDevices may be allocated more than once (DRAConsumableCapacity).
+	SharedDevices bool
+	// ListAttributes have several values (DRAListTypeAttributes).
+	ListAttributes bool
+}
+
 // Input is everything that slices are made of.
 type Input struct {
 	NodeName string
+	// Features of the API server: what it lacks is left out of the slices, and
+	// what would be unsafe without it is not offered.
+	Features Features
+	// Publish says in which form devices are offered, with defaults set.
+	Publish v1alpha1.PublishConfig
+	// Made are the partitions, by device name, that this agent has made for
+	// claims or has just removed: they come and go with their claims and keep no other
+	// placement from being offered.
+	Made map[string]bool
 	// Snapshot may be nil before the first look at the machine: pools are then empty.
 	Snapshot *topology.Snapshot
 	Taints   []Taint
@@ -55,6 +77,10 @@ type Input struct {
 func GPUPool(node string) string    { return node + "/gpu" }
 func NICPool(node string) string    { return node + "/nic" }
 func EgressPool(node string) string { return node + "/egress" }
+
+// DevicePool holds GPUs, NICs and pairs of them where pairs are offered: devices
+// can only share counters within a pool.
+func DevicePool(node string) string { return node + "/device" }
 
 // Resources returns all that this node offers.
 func Resources(in Input) resourceslice.DriverResources {
