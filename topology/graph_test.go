@@ -99,6 +99,7 @@ func machines() *rapid.Generator[*topology.Snapshot] {
 			place := topology.Placement{PCI: fmt.Sprintf("0000:%02x:00.0", i), PCIeRoot: root, NUMANode: node, Socket: node}
 			for range rapid.IntRange(0, 2).Draw(t, "switches") {
 				place.PCIeSwitch = path[len(path)-1] + "-up" + rapid.SampledFrom([]string{"1", "2"}).Draw(t, "switch")
+				s.Bridges = append(s.Bridges, topology.Bridge{PCI: place.PCIeSwitch, PCIeRoot: root, Port: topology.PortUpstream})
 				path = append(path, place.PCIeSwitch, fmt.Sprintf("%s-down%d", place.PCIeSwitch, rapid.IntRange(0, 1).Draw(t, "down")))
 			}
 			place.Path = path
