@@ -63,6 +63,9 @@ type PathsConfig struct {
 	NRI string `json:"nri,omitempty"`
 	// CNIBin is the directory of CNI plugins. Default: /opt/cni/bin.
 	CNIBin string `json:"cniBin,omitempty"`
+	// CNIConfig is the directory of the node's own CNI network configurations,
+	// which name the NIC that pods' traffic leaves by. Default: /etc/cni/net.d.
+	CNIConfig string `json:"cniConfig,omitempty"`
 	// CNICache is where libcni keeps results for DEL. Default: /var/lib/hostler/cni.
 	CNICache string `json:"cniCache,omitempty"`
 }

@@ -91,6 +91,7 @@ func setPathDefaults(paths *PathsConfig) {
 	set(&paths.KubeletPodResources, "/var/lib/kubelet/pod-resources/kubelet.sock")
 	set(&paths.NRI, "/var/run/nri/nri.sock")
 	set(&paths.CNIBin, "/opt/cni/bin")
+	set(&paths.CNIConfig, "/etc/cni/net.d")
 	set(&paths.CNICache, "/var/lib/hostler/cni")
 }
 

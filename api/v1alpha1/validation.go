@@ -99,7 +99,7 @@ func validatePaths(paths *PathsConfig, at *field.Path) field.ErrorList {
 		{"driverRoot", paths.DriverRoot}, {"hostDriverRoot", paths.HostDriverRoot},
 		{"cdi", paths.CDI}, {"state", paths.State}, {"run", paths.Run}, {"gate", paths.Gate}, {"cdiHook", paths.CDIHook},
 		{"kubeletPlugins", paths.KubeletPlugins}, {"kubeletRegistry", paths.KubeletRegistry},
-		{"kubeletPodResources", paths.KubeletPodResources}, {"nri", paths.NRI}, {"cniBin", paths.CNIBin}, {"cniCache", paths.CNICache},
+		{"kubeletPodResources", paths.KubeletPodResources}, {"nri", paths.NRI}, {"cniBin", paths.CNIBin}, {"cniConfig", paths.CNIConfig}, {"cniCache", paths.CNICache},
 	} {
 		faults = append(faults, validatePath(entry.value, at.Child(entry.name))...)
 	}

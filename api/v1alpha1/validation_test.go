@@ -82,6 +82,7 @@ func TestAgentConfigDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"paths.cdiHook":             {config.Paths.CDIHook, "/var/lib/hostler/bin/nvidia-cdi-hook"},
 		"paths.nri":                 {config.Paths.NRI, "/var/run/nri/nri.sock"},
 		"paths.cniBin":              {config.Paths.CNIBin, "/opt/cni/bin"},
+		"paths.cniConfig":           {config.Paths.CNIConfig, "/etc/cni/net.d"},
 		"paths.cniCache":            {config.Paths.CNICache, "/var/lib/hostler/cni"},
 		"discovery.pollInterval":    {config.Discovery.PollInterval.Duration, 30 * time.Second},
 		"discovery.callTimeout":     {config.Discovery.CallTimeout.Duration, 5 * time.Second},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -55,6 +56,7 @@ type nodeWatch struct {
 
 	mu       sync.Mutex
 	nodeIPs  []netip.Addr
+	servers  []netip.Addr
 	lastFail error
 	// dns is nil until the API server has answered for the first time.
 	dns     []netip.Addr
@@ -98,10 +100,12 @@ func (w *nodeWatch) ask(ctx context.Context) {
 	node, err := w.client.CoreV1().Nodes().Get(ctx, w.name, metav1.GetOptions{})
 	var resolvers []netip.Addr
 	var dnsErr error
+	var servers []netip.Addr
 	if err != nil {
 		err = explainNode(err, w.server, w.name)
 	} else {
 		resolvers, dnsErr = w.clusterResolvers(ctx)
+		servers = w.serverAddresses(ctx)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -112,8 +116,8 @@ func (w *nodeWatch) ask(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	if addresses := addressesOf(node); !slices.Equal(addresses, w.nodeIPs) {
-		w.nodeIPs = addresses
+	if addresses := addressesOf(node); !slices.Equal(addresses, w.nodeIPs) || !slices.Equal(servers, w.servers) {
+		w.nodeIPs, w.servers = addresses, servers
 		w.changed()
 	}
 	if dnsErr != nil && fmt.Sprint(dnsErr) != fmt.Sprint(w.dnsFail) {
@@ -164,10 +168,48 @@ func (w *nodeWatch) clusterResolvers(ctx context.Context) ([]netip.Addr, error) 
 	return addresses, nil
 }
 
+// serverAddresses are those by which the node reaches the API servers: the one
+// that this agent was given and, since that is mostly the service's, the ones behind
+// it. They only add to what is an uplink, so a cluster that does not tell loses nothing.
+func (w *nodeWatch) serverAddresses(ctx context.Context) []netip.Addr {
+	var addresses []netip.Addr
+	add := func(text string) {
+		if ip, err := netip.ParseAddr(text); err == nil && !slices.Contains(addresses, ip) {
+			addresses = append(addresses, ip)
+		}
+	}
+	if server, err := url.Parse(w.server); err == nil {
+		add(server.Hostname())
+	}
+	endpoints, err := w.client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
+	if err != nil {
+		if !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
+			addresses = append(addresses, w.apiServers()...) // what was true a moment ago
+			slices.SortFunc(addresses, netip.Addr.Compare)
+			return slices.Compact(addresses)
+		}
+		klog.FromContext(ctx).V(2).Info("The addresses of the API servers are not known; the NIC that leads there is an uplink only if it is one for another reason", "err", err)
+		return addresses
+	}
+	for _, endpoint := range endpoints.Endpoints {
+		for _, address := range endpoint.Addresses {
+			add(address)
+		}
+	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	return addresses
+}
+
 func (w *nodeWatch) addresses() []netip.Addr {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.nodeIPs
+}
+
+func (w *nodeWatch) apiServers() []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.servers
 }
 
 // resolvers are those of the last answer, nil if there was none yet.

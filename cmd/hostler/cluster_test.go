@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -61,6 +63,36 @@ func TestResolversOutliveAnAnswerThatFails(t *testing.T) {
 			t.Errorf("what was known at each question (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// What leads to the API servers is an uplink, so an address that was known must
+// not be forgotten because one question failed.
+func TestAPIServersAreRememberedWhileTheyAreAway(t *testing.T) {
+	client := fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+	w := newNodeWatch(client, "https://10.96.0.1:443", "n1")
+	changes := 0
+	w.changed = func() { changes++ }
+	slice := &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.7"}}, {Addresses: []string{"192.0.2.6"}}}}
+	var fail error
+	client.PrependReactor("get", "endpointslices", func(clienttesting.Action) (bool, runtime.Object, error) { return true, slice, fail })
+	for _, step := range []struct {
+		name string
+		fail error
+		want string
+	}{
+		{"known", nil, "[10.96.0.1 192.0.2.6 192.0.2.7]"},
+		{"the API server is away", errors.New("the server is away"), "[10.96.0.1 192.0.2.6 192.0.2.7]"},
+		{"the agent may not ask", apierrors.NewForbidden(discoveryv1.Resource("endpointslices"), "kubernetes", nil), "[10.96.0.1]"},
+	} {
+		fail = step.fail
+		w.ask(t.Context())
+		if got := fmt.Sprint(w.apiServers()); got != step.want {
+			t.Errorf("%s: %s, want %s", step.name, got, step.want)
+		}
+	}
+	if changes != 2 {
+		t.Errorf("the observer was told %d times, want at the first answer and at the change", changes)
+	}
 }
 
 // unjittered is the one of the pauses that this may be, with up to a tenth added.
