@@ -10,44 +10,11 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hostler-dev/hostler/topology"
 	"github.com/hostler-dev/hostler/topology/sysfs"
 )
-
-// Function is one PCI function.
-type Function struct {
-	Placement topology.Placement
-	// Class is the 24-bit class code: 0x020000 an Ethernet controller, 0x030200 a 3D controller.
-	Class              uint32
-	VendorID, DeviceID string // "10de", "2330"
-	// Driver is the bound kernel driver, "" if none.
-	Driver string
-	// PF is the address of the physical function if this is a virtual one.
-	PF string
-	// NumVFs and TotalVFs of a physical function with SR-IOV.
-	NumVFs, TotalVFs int
-	// VFs are the addresses of its virtual functions, by VF number.
-	VFs map[int]string
-}
-
-// Base classes, from the PCI code and ID assignment specification.
-const (
-	classNetwork = 0x02
-	classDisplay = 0x03
-	classBridge  = 0x06
-	vendorNVIDIA = "10de"
-)
-
-// IsNetwork tells network and InfiniBand controllers.
-func (f *Function) IsNetwork() bool { return f.Class>>16 == classNetwork }
-
-// IsNVIDIAGPU tells NVIDIA's display and 3D controllers.
-func (f *Function) IsNVIDIAGPU() bool {
-	return f.Class>>16 == classDisplay && f.VendorID == vendorNVIDIA
-}
 
 // Tree is the PCI tree and the NUMA nodes of a machine.
 type Tree struct {
@@ -56,10 +23,15 @@ type Tree struct {
 	// Bridges are all PCI bridges, sorted by address.
 	Bridges   []topology.Bridge
 	NUMANodes []topology.NUMANode
-	// Problems that cost a whole function or node, and no other.
+	// Problems that cost an attribute, or a whole function or node, and no other.
 	Problems []topology.Problem
 
-	kinds map[string]portKind
+	// told are the bridges whose config space says what kind of port they are.
+	told map[string]topology.PortKind
+	// aboveDevice are the bridges that have something other than a bridge right below.
+	aboveDevice map[string]bool
+	// sockets of NUMA nodes, those without CPUs included.
+	sockets map[int]int
 }
 
 // Read reads the tree under a sysfs root, "/sys" on a real machine. The error
@@ -73,20 +45,14 @@ func Read(root string) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the PCI functions: %w", err)
 	}
-	t := &Tree{Functions: make(map[string]*Function, len(addresses)), kinds: map[string]portKind{}}
+	t := &Tree{Functions: make(map[string]*Function, len(addresses)), told: map[string]topology.PortKind{}, aboveDevice: map[string]bool{}}
 	t.readNUMANodes(sys)
 	for _, address := range addresses {
 		if err := t.readFunction(sys, address); err != nil {
 			t.problem("PCI function "+address, err)
 		}
 	}
-	for _, address := range slices.Sorted(maps.Keys(t.Functions)) {
-		f := t.Functions[address]
-		f.Placement.PCIeSwitch = t.nearestSwitch(f.Placement.Path)
-		if f.Class>>16 == classBridge && f.Class>>8 == 0x0604 {
-			t.Bridges = append(t.Bridges, bridge(f))
-		}
-	}
+	t.relate()
 	return t, nil
 }
 
@@ -94,51 +60,44 @@ func (t *Tree) problem(subject string, err error) {
 	t.Problems = append(t.Problems, topology.Problem{Subject: subject, Message: err.Error()})
 }
 
-func (t *Tree) readFunction(sys sysfs.Root, address string) error {
-	pci, err := topology.CanonicalPCI(address)
-	if err != nil {
-		return err
+// relate draws the conclusions that need all functions.
+func (t *Tree) relate() {
+	for _, f := range t.Functions {
+		if n := len(f.Placement.Path); n > 0 && !f.IsBridge() {
+			t.aboveDevice[f.Placement.Path[n-1]] = true
+		}
+		// VFs may go between the listing of functions and of links, and come the other way round.
+		maps.DeleteFunc(f.VFs, func(_ int, vf string) bool { return t.Functions[vf] == nil })
 	}
-	target, err := os.Readlink(sys.Path("bus", "pci", "devices", address))
-	if sysfs.Absent(err) {
-		return nil // removed since the listing
+	for _, address := range slices.Sorted(maps.Keys(t.Functions)) {
+		f := t.Functions[address]
+		f.Placement.PCIeSwitch = t.nearestSwitch(f.Placement.Path)
+		if f.IsBridge() {
+			t.Bridges = append(t.Bridges, t.bridge(f))
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("find its place in the tree: %w", err)
+}
+
+func (t *Tree) bridge(f *Function) topology.Bridge {
+	above := len(f.Placement.Path)
+	b := topology.Bridge{
+		PCI: f.Placement.PCI, PCIeRoot: f.Placement.PCIeRoot,
+		VendorID: f.VendorID, DeviceID: f.DeviceID, NUMANode: f.Placement.NUMANode,
+		Port: t.ports(append(f.Placement.Path[:above:above], f.Placement.PCI))[above],
 	}
-	f := &Function{Placement: topology.Placement{PCI: pci, NUMANode: -1, Socket: -1}}
-	f.Placement.PCIeRoot, f.Placement.Path = placeInPath(target)
-	folder := []string{"bus", "pci", "devices", address}
-	at := func(name string) []string { return append(folder[:len(folder):len(folder)], name) }
-	class, err := sys.Text(at("class")...)
-	if sysfs.Absent(err) {
-		return nil
+	if above > 0 {
+		b.Parent = f.Placement.Path[above-1]
 	}
-	number, err := strconv.ParseUint(strings.TrimPrefix(class, "0x"), 16, 32)
-	if err != nil {
-		return fmt.Errorf("its class is %q, which is not a class code", class)
-	}
-	f.Class = uint32(number)
-	f.VendorID = strings.TrimPrefix(sys.OptionalText(at("vendor")...), "0x")
-	f.DeviceID = strings.TrimPrefix(sys.OptionalText(at("device")...), "0x")
-	f.Driver = sys.LinkBase(at("driver")...)
-	t.placeInNUMA(f, sys.OptionalInt(-1, at("numa_node")...))
-	if f.Class>>8 == 0x0604 {
-		t.kinds[pci] = readPortKind(sys.Path(at("config")...))
-	}
-	if f.IsNetwork() {
-		f.readSRIOV(sys, folder)
-	}
-	t.Functions[pci] = f
-	return nil
+	return b
 }
 
 // placeInPath takes ".../pci0000:16/0000:16:01.0/0000:17:00.0/0000:18:00.0" apart
-// into the root complex and the bridges above the function.
+// into the root complex and the bridges above the function. What lies above the
+// root complex (a platform device on Arm, VMBus on Hyper-V) does not matter.
 func placeInPath(target string) (root string, bridges []string) {
 	elements := strings.Split(target, "/")
 	for _, element := range elements[:len(elements)-1] {
-		if strings.HasPrefix(element, "pci") && strings.Contains(element, ":") {
+		if isRootComplex(element) {
 			if root == "" {
 				root = element
 			}
@@ -153,51 +112,22 @@ func placeInPath(target string) (root string, bridges []string) {
 	return root, bridges
 }
 
+// isRootComplex tells "pci0000:16", a domain and a bus.
+func isRootComplex(element string) bool {
+	bus, ok := strings.CutPrefix(element, "pci")
+	_, err := topology.CanonicalPCI(bus + ":00.0")
+	return ok && err == nil
+}
+
 func (t *Tree) placeInNUMA(f *Function, node int) {
 	if node < 0 {
 		return
 	}
-	for _, n := range t.NUMANodes {
-		if n.ID == node {
-			f.Placement.NUMANode, f.Placement.Socket = node, n.Socket
-			return
-		}
-	}
-	t.problem("NUMA node of PCI function "+f.Placement.PCI,
-		fmt.Errorf("the firmware says %d, a node that the machine does not have; treated as unknown", node))
-}
-
-func (f *Function) readSRIOV(sys sysfs.Root, folder []string) {
-	at := func(name string) []string { return append(folder[:len(folder):len(folder)], name) }
-	if pf := sys.LinkBase(at("physfn")...); pf != "" {
-		if pci, err := topology.CanonicalPCI(pf); err == nil {
-			f.PF = pci
-		}
+	socket, ok := t.sockets[node]
+	if !ok {
+		t.problem("NUMA node of PCI function "+f.Placement.PCI,
+			fmt.Errorf("the firmware says %d, a node that the machine does not have; treated as unknown", node))
 		return
 	}
-	f.TotalVFs = sys.OptionalInt(0, at("sriov_totalvfs")...)
-	f.NumVFs = sys.OptionalInt(0, at("sriov_numvfs")...)
-	if f.NumVFs == 0 {
-		return
-	}
-	f.VFs = make(map[int]string, f.NumVFs)
-	for number := range f.TotalVFs {
-		if pci, err := topology.CanonicalPCI(sys.LinkBase(at("virtfn" + strconv.Itoa(number))...)); err == nil {
-			f.VFs[number] = pci
-		}
-		if len(f.VFs) == f.NumVFs {
-			break
-		}
-	}
-}
-
-func bridge(f *Function) topology.Bridge {
-	b := topology.Bridge{
-		PCI: f.Placement.PCI, PCIeRoot: f.Placement.PCIeRoot,
-		VendorID: f.VendorID, DeviceID: f.DeviceID, NUMANode: f.Placement.NUMANode,
-	}
-	if n := len(f.Placement.Path); n > 0 {
-		b.Parent = f.Placement.Path[n-1]
-	}
-	return b
+	f.Placement.NUMANode, f.Placement.Socket = node, socket
 }

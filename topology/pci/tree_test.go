@@ -51,13 +51,16 @@ func function(files map[string]string, path, class, numa string, more map[string
 	}
 }
 
+// PCI_EXP_TYPE_* of linux/pci_regs.h.
+const typeRoot, typeUpstream, typeDownstream, typePCIBridge = 0x4, 0x5, 0x6, 0x7
+
 // configOf is a config space whose PCI Express capability says what kind of port it is.
-func configOf(kind portKind) string {
+func configOf(portType byte) string {
 	config := make([]byte, 256)
 	config[configStatus] = statusHasCaps
 	config[configCapabilityList] = 0x40
 	config[0x40], config[0x41] = 0x01, 0x50 // power management first
-	config[0x50], config[0x52] = capabilityPCIe, byte(kind)<<4|2
+	config[0x50], config[0x52] = capabilityPCIe, portType<<4|2
 	return string(config)
 }
 
@@ -100,17 +103,34 @@ func TestPlacement(t *testing.T) {
 		},
 		{
 			name: "behind a switch that config space names", path: "pci0000:16/" + port + "/" + up + "/" + down + "/0000:19:00.0", numa: "0",
-			config: map[string]string{port: configOf(portRoot), up: configOf(portUpstream), down: configOf(portDownstream)},
+			config: map[string]string{port: configOf(typeRoot), up: configOf(typeUpstream), down: configOf(typeDownstream)},
 			want:   topology.Placement{PCIeRoot: "pci0000:16", Path: []string{port, up, down}, PCIeSwitch: up, NUMANode: 0, Socket: 0},
 		},
 		{
 			name: "behind a PCIe-to-PCI bridge, which is no switch", path: "pci0000:16/" + port + "/" + up + "/0000:19:00.0", numa: "0",
-			config: map[string]string{port: configOf(portRoot), up: configOf(0x7)},
+			config: map[string]string{port: configOf(typeRoot), up: configOf(typePCIBridge)},
 			want:   topology.Placement{PCIeRoot: "pci0000:16", Path: []string{port, up}, NUMANode: 0, Socket: 0},
 		},
 		{
-			name: "in a NUMA node without CPUs, which is in no socket", path: "pci0000:16/0000:16:05.0", numa: "1",
-			want: topology.Placement{PCIeRoot: "pci0000:16", NUMANode: 1, Socket: -1},
+			name: "behind two levels of switches: the lower one counts", numa: "0",
+			path: "pci0000:16/" + port + "/" + up + "/" + down + "/0000:19:00.0/0000:1a:01.0/0000:1b:00.0",
+			want: topology.Placement{PCIeRoot: "pci0000:16", Path: []string{port, up, down, "0000:19:00.0", "0000:1a:01.0"}, PCIeSwitch: "0000:19:00.0", NUMANode: 0, Socket: 0},
+		},
+		{
+			name: "behind a bridge with a device right below, config space unreadable: no switch", path: "pci0000:16/" + port + "/" + up + "/0000:19:00.0", numa: "0",
+			want: topology.Placement{PCIeRoot: "pci0000:16", Path: []string{port, up}, NUMANode: 0, Socket: 0},
+		},
+		{
+			name: "right below a root complex, as on a system on a chip", path: "pci0000:16/0000:16:05.0", numa: "0",
+			want: topology.Placement{PCIeRoot: "pci0000:16", NUMANode: 0, Socket: 0},
+		},
+		{
+			name: "in a root complex below a platform device, as on Arm", path: "platform/14160000.pcie/pci0004:00/0004:00:00.0/0004:01:00.0", numa: "0",
+			want: topology.Placement{PCIeRoot: "pci0004:00", Path: []string{"0004:00:00.0"}, NUMANode: 0, Socket: 0},
+		},
+		{
+			name: "in a NUMA node without CPUs: driven by the socket that is nearest", path: "pci0000:16/0000:16:05.0", numa: "1",
+			want: topology.Placement{PCIeRoot: "pci0000:16", NUMANode: 1, Socket: 0},
 		},
 		{
 			name: "without NUMA affinity", path: "pci0000:16/0000:16:05.0", numa: "-1",
@@ -130,7 +150,7 @@ func TestPlacement(t *testing.T) {
 				if config := c.config[elements[i]]; config != "" {
 					more["config"] = config
 				}
-				if !strings.HasPrefix(elements[i], "pci") {
+				if strings.HasPrefix(elements[i], "0000:") || strings.HasPrefix(elements[i], "10000:") || elements[i] == "0004:00:00.0" {
 					function(files, strings.Join(elements[:i+1], "/"), "0x060400", "0", more)
 				}
 			}
@@ -152,101 +172,22 @@ func TestPlacement(t *testing.T) {
 func TestPCIeRootIsTheStandardAttribute(t *testing.T) {
 	files := twoNodes()
 	function(files, "pci0000:16/0000:16:01.0", "0x060400", "0", nil)
-	function(files, "pci0000:16/0000:16:01.0/0000:17:00.0", "0x030200", "0", nil)
+	for _, path := range []string{"pci0000:16/0000:16:01.0/0000:17:00.0", "pci0000:16/0000:16:05.0", "pcidead:be/dead:be:05.0"} {
+		function(files, path, "0x030200", "0", nil)
+	}
 	root := machine(t, files)
 	tree, err := Read(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	standard, err := deviceattribute.GetPCIeRootAttributeByPCIBusID("0000:17:00.0", deviceattribute.WithFSFromRoot(root))
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := resourceapi.DeviceAttribute{StringValue: &tree.Functions["0000:17:00.0"].Placement.PCIeRoot}
-	if diff := cmp.Diff(standard.Value, own); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestNUMANodesWithSocketsAndDistances(t *testing.T) {
-	want := []topology.NUMANode{
-		{ID: 0, Socket: 0, CPUs: "0-3", Distances: []int{10, 21}},
-		{ID: 1, Socket: -1, Distances: []int{21, 10}},
-	}
-	if diff := cmp.Diff(want, read(t, twoNodes()).NUMANodes); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestVFsNameTheirPF(t *testing.T) {
-	files := twoNodes()
-	function(files, "pci0000:16/0000:18:00.0", "0x020000", "0", map[string]string{
-		"sriov_totalvfs": "8\n", "sriov_numvfs": "2\n", "virtfn0": "->../0000:18:00.1", "virtfn1": "->../0000:18:00.2", "driver": "->../../../bus/pci/drivers/mlx5_core",
-	})
-	function(files, "pci0000:16/0000:18:00.1", "0x020000", "0", map[string]string{"physfn": "->../0000:18:00.0"})
-	tree := read(t, files)
-	pf, vf := tree.Functions["0000:18:00.0"], tree.Functions["0000:18:00.1"]
-	if diff := cmp.Diff(map[int]string{0: "0000:18:00.1", 1: "0000:18:00.2"}, pf.VFs); diff != "" {
-		t.Error(diff)
-	}
-	if pf.TotalVFs != 8 || pf.NumVFs != 2 || pf.Driver != "mlx5_core" || pf.PF != "" {
-		t.Errorf("the PF is %+v", pf)
-	}
-	if vf.PF != "0000:18:00.0" || vf.Driver != "" {
-		t.Errorf("the VF is %+v", vf)
-	}
-}
-
-func TestOneBadFunctionCostsNoOther(t *testing.T) {
-	files := twoNodes()
-	function(files, "pci0000:16/0000:18:00.0", "Ethernet", "0", nil)
-	function(files, "pci0000:16/0000:19:00.0", "0x020000", "7", nil)
-	tree := read(t, files)
-	if len(tree.Functions) != 1 || tree.Functions["0000:19:00.0"].Placement.NUMANode != -1 {
-		t.Errorf("want the second function alone, in no NUMA node; have %v", tree.Functions)
-	}
-	if len(tree.Problems) != 2 || !strings.Contains(tree.Problems[0].Message, `"Ethernet"`) || !strings.Contains(tree.Problems[1].Message, "7") {
-		t.Errorf("the problems are %v", tree.Problems)
-	}
-}
-
-func TestNoSysfsIsAnErrorThatSaysSo(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "nowhere")
-	if _, err := Read(root); err == nil || !strings.Contains(err.Error(), "is sysfs mounted at "+root) {
-		t.Errorf("the error is %v", err)
-	}
-}
-
-func FuzzConfigSpace(f *testing.F) {
-	f.Add([]byte(configOf(portUpstream)))
-	looped := []byte(configOf(portUpstream))
-	looped[0x50], looped[0x51] = 0x05, 0x40
-	f.Add(looped)
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, config []byte) {
-		if kind := portKindOf(config); kind < portUnknown || kind > 0xf {
-			t.Errorf("port kind %d does not exist", kind)
+	for _, address := range []string{"0000:17:00.0", "0000:16:05.0", "dead:be:05.0"} {
+		standard, err := deviceattribute.GetPCIeRootAttributeByPCIBusID(address, deviceattribute.WithFSFromRoot(root))
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-}
-
-func FuzzSysfsStrings(f *testing.F) {
-	f.Add("../../../devices/pci0000:16/0000:16:01.0/0000:17:00.0", "10 21", "0-3,8")
-	f.Fuzz(func(t *testing.T, target, row, list string) {
-		root, bridges := placeInPath(target)
-		if root == "" && len(bridges) > 0 {
-			t.Errorf("bridges %v without a root complex", bridges)
+		own := resourceapi.DeviceAttribute{StringValue: &tree.Functions[address].Placement.PCIeRoot}
+		if diff := cmp.Diff(standard.Value, own); diff != "" {
+			t.Error(diff)
 		}
-		for _, bridge := range bridges {
-			if pci, err := topology.CanonicalPCI(bridge); err != nil || pci != bridge {
-				t.Errorf("bridge %q is not in canonical form", bridge)
-			}
-		}
-		if distances, err := parseDistances(row); err != nil && distances != nil {
-			t.Error("distances beside an error")
-		}
-		if cpu, ok := firstCPU(list); ok && cpu < 0 {
-			t.Errorf("CPU %d", cpu)
-		}
-	})
+	}
 }
