@@ -48,6 +48,8 @@ func NewerSymbols() []string {
 	return []string{
 		"nvmlDeviceGetAddressingMode", "nvmlDeviceGetPciInfoExt", "nvmlDeviceGetTemperatureV",
 		"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetGpuFabricInfoV",
+		"nvmlDeviceGetGpuInstanceProfileInfoV", "nvmlDeviceGetGpuInstanceProfileInfoByIdV", "nvmlGpuInstanceGetComputeInstanceProfileInfoV",
+		"nvmlGpuInstanceCreateComputeInstanceWithPlacement", "nvmlGpuInstanceGetComputeInstancePossiblePlacements",
 	}
 }
 

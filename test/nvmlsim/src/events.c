@@ -34,6 +34,7 @@ static const struct {
     {"ecc_double", nvmlEventTypeDoubleBitEccError},
     {"clock", nvmlEventTypeClock},
     {"pstate", nvmlEventTypePState},
+    {"mig_config", nvmlEventMigConfigChange},
 #ifndef NVMLSIM_OLD_DRIVER
     {"ecc_storm", nvmlEventTypeSingleBitEccErrorStorm},
     {"dram_retirement", nvmlEventTypeDramRetirementEvent},

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim.h"
+#include "mig.h"
 
 // TEXT is a call that copies one file of the GPU's folder.
 #define TEXT(call, file)                                                                \
@@ -13,11 +13,27 @@
         TRY(sim_gpu_text(device, file, text, sizeof text));                             \
         return sim_copy(text, buffer, length);                                          \
     }
-TEXT(nvmlDeviceGetName, "name")
-TEXT(nvmlDeviceGetUUID, "uuid")
 TEXT(nvmlDeviceGetSerial, "serial")
 TEXT(nvmlDeviceGetVbiosVersion, "vbios")
 TEXT(nvmlDeviceGetBoardPartNumber, "board_part")
+
+nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *buffer, unsigned int length) {
+    if (mig_is_device(device))
+        return mig_device_name(__func__, device, buffer, length);
+    ENTER(device);
+    char text[SMALL];
+    TRY(sim_gpu_text(device, "name", text, sizeof text));
+    return sim_copy(text, buffer, length);
+}
+
+nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *buffer, unsigned int length) {
+    if (mig_is_device(device))
+        return mig_device_uuid(__func__, device, buffer, length);
+    ENTER(device);
+    char text[SMALL];
+    TRY(sim_gpu_text(device, "uuid", text, sizeof text));
+    return sim_copy(text, buffer, length);
+}
 
 // NUMBER is a call that stores one number.
 #define NUMBER(call, type, file)                                    \
@@ -49,8 +65,10 @@ NUMBER(nvmlDeviceGetPcieReplayCounter, unsigned int, "pcie_replay")
 NUMBER(nvmlDeviceGetNumaNodeId, unsigned int, "gpu_numa_node")
 
 nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index) {
-    ENTER(device);
     WANT(index);
+    if (mig_is_device(device))
+        return mig_device_index(__func__, device, index);
+    ENTER(device);
     *index = (unsigned int)sim_index(device);
     return NVML_SUCCESS;
 }

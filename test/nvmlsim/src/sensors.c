@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim.h"
+#include "mig.h"
 
 static nvmlReturn_t number(nvmlDevice_t device, const char *file, unsigned int *result) {
     WANT(result);
@@ -15,7 +15,17 @@ static nvmlReturn_t number(nvmlDevice_t device, const char *file, unsigned int *
 }
 
 // memory reads the three figures; used is what processes allocated.
-static nvmlReturn_t memory(nvmlDevice_t device, nvmlMemory_v2_t *m) {
+static nvmlReturn_t memory(const char *call, nvmlDevice_t device, nvmlMemory_v2_t *m) {
+    if (mig_is_device(device)) {
+        // What a MIG device's processes use is not simulated.
+        TRY(mig_device_memory(call, device, &m->total));
+        m->used = m->reserved = 0;
+        m->free = m->total;
+        return NVML_SUCCESS;
+    }
+    if (sim_index(device) < 0)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    TRY(sim_enter(call, sim_index(device)));
     TRY(sim_gpu_number(device, "memory_total", &m->total));
     TRY(sim_gpu_number(device, "memory_used", &m->used));
     if (sim_gpu_number(device, "memory_reserved", &m->reserved) != NVML_SUCCESS)
@@ -27,20 +37,18 @@ static nvmlReturn_t memory(nvmlDevice_t device, nvmlMemory_v2_t *m) {
 
 // Version 1 counts the reserved memory as used, as nvml.h says.
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *result) {
-    ENTER(device);
     WANT(result);
     nvmlMemory_v2_t m;
-    TRY(memory(device, &m));
+    TRY(memory(__func__, device, &m));
     *result = (nvmlMemory_t){.total = m.total, .free = m.free, .used = m.used + m.reserved};
     return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *result) {
-    ENTER(device);
     WANT(result);
     if (result->version != nvmlMemory_v2)
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-    return memory(device, result);
+    return memory(__func__, device, result);
 }
 
 nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t *result) {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim.h"
+#include "mig.h"
 
 nvmlReturn_t nvmlInit_v2(void) { return sim_init(__func__); }
 nvmlReturn_t nvmlInit(void) { return sim_init(__func__); }
@@ -109,6 +109,9 @@ static nvmlReturn_t find(const char *call, const char *attribute, const char *wa
 nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) {
     WANT(uuid);
     WANT(device);
+    for (unsigned int i = 0, n = sim_gpu_count(); strncmp(uuid, "MIG-", 4) == 0 && i < n; i++)
+        if (mig_find(sim_device(i), uuid, device))
+            return sim_enter(__func__, (int)i);
     return find(__func__, "uuid", uuid, device);
 }
 
