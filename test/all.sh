@@ -3,7 +3,7 @@
 # not hide the next one's result.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-stages=(test-unit test-e2e test-vm)
+stages=(test-unit test-e2e test-apiserver test-vm)
 declare -A took result
 failed=0
 for stage in "${stages[@]}"; do
@@ -13,6 +13,6 @@ for stage in "${stages[@]}"; do
   took[$stage]=$((SECONDS - start))
 done
 echo; echo "=== summary"
-for stage in "${stages[@]}"; do printf '%-10s %-7s %5d s\n' "$stage" "${result[$stage]}" "${took[$stage]}"; done
-printf '%-10s %-7s %5d s\n' total "" "$SECONDS"
+for stage in "${stages[@]}"; do printf '%-14s %-7s %5d s\n' "$stage" "${result[$stage]}" "${took[$stage]}"; done
+printf '%-14s %-7s %5d s\n' total "" "$SECONDS"
 [ "$failed" -eq 0 ] || { echo "$failed of ${#stages[@]} stages failed; repeat one with the make command above"; exit 1; }

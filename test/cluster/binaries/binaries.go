@@ -26,15 +26,11 @@ type set struct {
 	expect  string
 }
 
-const version = "k8s.io/component-base/version"
-
 // sets are built in this order; the largest first, so that its progress line comes early.
 func sets() []set {
 	static := []string{"CGO_ENABLED=0"}
 	return []set{
-		// Unstamped, Kubernetes calls itself v0.0.0 and kubectl and others refuse it.
-		{name: "kubernetes", env: static, expect: "5½ minutes on two cores",
-			ldflags: "-s -w -X " + version + ".gitVersion=v1.37.0 -X " + version + ".gitMajor=1 -X " + version + ".gitMinor=37"},
+		{name: "kubernetes", env: static, expect: "5½ minutes on two cores", ldflags: stamp("1.37.0", "1", "37")},
 		{name: "runtime", env: static, ldflags: "-s -w", expect: "a minute"},
 		{name: "coredns", env: static, ldflags: "-s -w", expect: "two minutes"},
 		{name: "helm", env: static, ldflags: "-s -w", expect: "a minute"},
@@ -50,29 +46,66 @@ type Report func(what string, took time.Duration)
 // tree is the root of the source tree; cache is where results are kept, "" for
 // hostler/bin in the user's cache directory.
 func Ensure(ctx context.Context, tree, cache string, report Report) (string, error) {
-	if cache == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("find a cache directory for the cluster's programs (set XDG_CACHE_HOME or HOME): %w", err)
-		}
-		cache = filepath.Join(user, "hostler", "bin")
+	cache, err := cacheOr(cache)
+	if err != nil {
+		return "", err
 	}
 	all := sha256.New()
 	var parts []string
 	for _, s := range sets() {
-		source := filepath.Join(tree, "test", "cluster", "tools", s.name)
-		key, err := s.key(source)
+		target, err := s.ensure(ctx, filepath.Join(tree, "test", "cluster", "tools", s.name), cache, report)
 		if err != nil {
-			return "", err
-		}
-		target := filepath.Join(cache, s.name+"-"+key)
-		if err := s.build(ctx, source, target, report); err != nil {
 			return "", err
 		}
 		parts = append(parts, target)
 		fmt.Fprintln(all, target)
 	}
 	return gather(cache, hex.EncodeToString(all.Sum(nil))[:12], parts)
+}
+
+// EnsureAPIServer returns the path of a kube-apiserver of another version than
+// the cluster's, such as "1.34.4", built from the module in the directory
+// source. Cache and report are as in Ensure.
+func EnsureAPIServer(ctx context.Context, source, release, cache string, report Report) (string, error) {
+	cache, err := cacheOr(cache)
+	if err != nil {
+		return "", err
+	}
+	numbers := strings.SplitN(release, ".", 3)
+	if len(numbers) != 3 {
+		return "", fmt.Errorf("%q is not a version of Kubernetes of the form 1.34.4", release)
+	}
+	target, err := set{name: "kube-apiserver-" + release, env: []string{"CGO_ENABLED=0"}, expect: "2½ minutes on two cores",
+		ldflags: stamp(release, numbers[0], numbers[1])}.ensure(ctx, source, cache, report)
+	return filepath.Join(target, "kube-apiserver"), err
+}
+
+// stamp has a Kubernetes program know its version. Unstamped, it calls itself
+// v0.0.0, and kubectl and others refuse it.
+func stamp(release, major, minor string) string {
+	const version = "k8s.io/component-base/version"
+	return "-s -w -X " + version + ".gitVersion=v" + release + " -X " + version + ".gitMajor=" + major + " -X " + version + ".gitMinor=" + minor
+}
+
+func cacheOr(cache string) (string, error) {
+	if cache != "" {
+		return cache, nil
+	}
+	user, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find a cache directory for the cluster's programs (set XDG_CACHE_HOME or HOME): %w", err)
+	}
+	return filepath.Join(user, "hostler", "bin"), nil
+}
+
+// ensure builds the set unless the cache has it, and returns where it is.
+func (s set) ensure(ctx context.Context, source, cache string, report Report) (string, error) {
+	key, err := s.key(source)
+	if err != nil {
+		return "", err
+	}
+	target := filepath.Join(cache, s.name+"-"+key)
+	return target, s.build(ctx, source, target, report)
 }
 
 // key names this version of the set.
