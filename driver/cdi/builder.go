@@ -46,17 +46,29 @@ type GPUEdits interface {
 	Common(ctx context.Context, driver topology.Driver, capabilities []string) (*specs.ContainerEdits, error)
 	// Device edits are those of one GPU: its device nodes.
 	Device(ctx context.Context, driver topology.Driver, gpu *topology.GPU) (*specs.ContainerEdits, error)
+	// Partition edits are those of one partition of the GPU.
+	Partition(ctx context.Context, driver topology.Driver, gpu *topology.GPU, partition *Partition) (*specs.ContainerEdits, error)
 }
 
 // Device is one device of a claim.
 type Device struct {
 	Name string
-	// GPU or NIC, or neither for a virtual device.
+	// GPU of the device, nil if it has none.
 	GPU *topology.GPU
+	// Partition of the GPU, nil if the device has the whole GPU.
+	Partition *Partition
 	// Capabilities of the driver that the claim asks for, with a GPU.
 	Capabilities []string
 	// RDMA is the NIC's RDMA device if the claim wants its device nodes.
 	RDMA *topology.RDMADevice
+}
+
+// Partition is a MIG device.
+type Partition struct {
+	// Profile is NVIDIA's name of its profile, "1g.10gb".
+	Profile string
+	// Instance that it is, with one compute instance.
+	Instance *topology.MIGInstance
 }
 
 // Claim is what a spec is made of.
@@ -117,22 +129,32 @@ func (b *Builder) Build(ctx context.Context, claim *Claim) (*specs.Spec, error) 
 }
 
 func (b *Builder) deviceEdits(ctx context.Context, claim *Claim, device *Device) (*specs.ContainerEdits, error) {
+	edits := &specs.ContainerEdits{}
+	if device.GPU != nil {
+		var err error
+		if edits, err = b.gpuEdits(ctx, claim, device); err != nil {
+			return nil, err
+		}
+	}
+	if device.RDMA != nil {
+		rdma, err := b.rdmaEdits(device.RDMA)
+		if err != nil {
+			return nil, err
+		}
+		edits.DeviceNodes = append(edits.DeviceNodes, rdma.DeviceNodes...)
+	}
 	// The variable names the claim and device inside the container; it also
 	// keeps the edits of a virtual device from being empty, which CDI forbids.
-	edits := &specs.ContainerEdits{}
-	var err error
-	switch {
-	case device.GPU != nil:
-		edits, err = b.GPUs.Device(ctx, claim.Driver, device.GPU)
-	case device.RDMA != nil:
-		edits, err = b.rdmaEdits(device.RDMA)
-	}
-	if err != nil {
-		return nil, err
-	}
 	variable := "HOSTLER_DEVICE_" + strings.ToUpper(strings.ReplaceAll(device.Name, "-", "_")) + "=" + device.Name
 	edits.Env = append(edits.Env, variable)
 	return edits, nil
+}
+
+func (b *Builder) gpuEdits(ctx context.Context, claim *Claim, device *Device) (*specs.ContainerEdits, error) {
+	if device.Partition != nil {
+		return b.GPUs.Partition(ctx, claim.Driver, device.GPU, device.Partition)
+	}
+	return b.GPUs.Device(ctx, claim.Driver, device.GPU)
 }
 
 // claimEdits hold for every container that gets any device of the claim.

@@ -33,6 +33,9 @@ type NVIDIAConfig struct {
 	// Hook is nvidia-cdi-hook on the host. If the file is not there, specs go
 	// without its hooks (ldconfig, symlinks), and the log says so.
 	Hook string
+	// Proc is where the kernel lists the driver's capabilities if the driver root
+	// has no proc of its own. Default: /proc.
+	Proc string
 }
 
 // NVIDIA implements GPUEdits.
@@ -49,7 +52,12 @@ type NVIDIA struct {
 var _ GPUEdits = (*NVIDIA)(nil)
 
 // NewNVIDIA returns the edits for NVIDIA GPUs.
-func NewNVIDIA(cfg NVIDIAConfig) *NVIDIA { return &NVIDIA{cfg: cfg} }
+func NewNVIDIA(cfg NVIDIAConfig) *NVIDIA {
+	if cfg.Proc == "" {
+		cfg.Proc = "/proc"
+	}
+	return &NVIDIA{cfg: cfg}
+}
 
 // Common implements GPUEdits. NVIDIA_DRIVER_CAPABILITIES is set for programs
 // that look at it; nvcdi itself does not select files by capability.
@@ -84,13 +92,18 @@ func (n *NVIDIA) cachedCommon(ctx context.Context, driver topology.Driver) (*spe
 // Device implements GPUEdits.
 func (n *NVIDIA) Device(ctx context.Context, driver topology.Driver, gpu *topology.GPU) (*specs.ContainerEdits, error) {
 	if gpu.Minor < 0 {
-		return nil, fmt.Errorf("the driver does not say which /dev/nvidia* node GPU %s has; see the problems of this GPU in `hostler topology`", gpu.Name)
+		return nil, minorError(gpu)
 	}
 	edits, err := n.fromLibrary(ctx, driver, gpu)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("Container gets the bare device node of a GPU", "device", gpu.Name, "reason", oneLine(err))
 		edits = &specs.ContainerEdits{}
 	}
+	return n.withGPUNode(edits, gpu)
+}
+
+// withGPUNode adds the GPU's own node if it is not among the edits.
+func (n *NVIDIA) withGPUNode(edits *specs.ContainerEdits, gpu *topology.GPU) (*specs.ContainerEdits, error) {
 	node := fmt.Sprintf("nvidia%d", gpu.Minor)
 	if !slices.ContainsFunc(edits.DeviceNodes, func(d *specs.DeviceNode) bool { return d.Path == "/dev/"+node }) {
 		if _, err := os.Stat(filepath.Join(n.cfg.Dev, node)); err != nil {
@@ -99,6 +112,10 @@ func (n *NVIDIA) Device(ctx context.Context, driver topology.Driver, gpu *topolo
 		edits.DeviceNodes = append(edits.DeviceNodes, n.node(node))
 	}
 	return edits, nil
+}
+
+func minorError(gpu *topology.GPU) error {
+	return fmt.Errorf("the driver does not say which /dev/nvidia* node GPU %s has; see the problems of this GPU in `hostler topology`", gpu.Name)
 }
 
 // fromLibrary asks nvcdi for the edits of one GPU, or for the common ones if gpu is nil.

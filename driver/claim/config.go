@@ -51,8 +51,8 @@ func configsFor(claim *resourceapi.ResourceClaim, result *resourceapi.DeviceRequ
 // checkUse refuses a config of the claim that none of its devices can use: a
 // NICConfig in a claim that got only GPUs. The list of requests that a config is
 // for cannot tell, because the scheduler leaves it out of the allocation where
-// the config applies to all of them.
-func checkUse(node string, allocation *resourceapi.AllocationResult, results []*resourceapi.DeviceRequestAllocationResult) error {
+// the config applies to all of them. The entry has one device for each result.
+func checkUse(allocation *resourceapi.AllocationResult, results []*resourceapi.DeviceRequestAllocationResult, entry *Entry) error {
 	for _, config := range allocation.Devices.Config {
 		if config.Source == resourceapi.AllocationConfigSourceClass || config.Opaque == nil || config.Opaque.Driver != publish.DriverName {
 			continue
@@ -62,11 +62,11 @@ func checkUse(node string, allocation *resourceapi.AllocationResult, results []*
 			return fmt.Errorf("the config of %s: %w", sourceOf(config.Source), err)
 		}
 		used, missed := false, ""
-		for _, result := range results {
+		for i, result := range results {
 			if len(resourceclaim.ConfigForResult([]resourceapi.DeviceAllocationConfiguration{config}, *result)) == 0 {
 				continue
 			}
-			if used = used || fitsPool(object, node, result.Pool); !used {
+			if used = used || entry.Devices[i].takes(object); !used {
 				missed = result.Device
 			}
 		}
@@ -77,16 +77,28 @@ func checkUse(node string, allocation *resourceapi.AllocationResult, results []*
 	return nil
 }
 
-func fitsPool(object runtime.Object, node, pool string) bool {
-	switch object.(type) {
-	case *v1alpha1.GPUConfig:
-		return pool == publish.GPUPool(node)
-	case *v1alpha1.NICConfig:
-		return pool == publish.NICPool(node)
-	case *v1alpha1.EgressConfig:
-		return pool == publish.EgressPool(node)
+// takes reports whether a config applies to the device.
+func (d *Device) takes(config runtime.Object) bool {
+	if d.GPU == nil && d.NIC == nil {
+		return isEgressConfig(config)
 	}
-	return false
+	return parts{gpu: d.GPU, nic: d.NIC}.takes(config)
+}
+
+func isEgressConfig(config runtime.Object) bool {
+	_, is := config.(*v1alpha1.EgressConfig)
+	return is
+}
+
+// checkNamed refuses a config that names the device's request and is of a kind
+// that does not apply to it. One that applies to all requests of the claim is meant for those of its kind.
+func checkNamed(configs []given, device *Device, takes func(runtime.Object) bool) error {
+	for _, config := range configs {
+		if config.named && !takes(config.object) {
+			return fmt.Errorf("request %q got device %s, to which a %T does not apply", device.Request, device.Name, config.object)
+		}
+	}
+	return nil
 }
 
 func kindOf(object runtime.Object) string { return object.GetObjectKind().GroupVersionKind().Kind }
@@ -98,19 +110,15 @@ func sourceOf(source resourceapi.AllocationConfigSource) string {
 	return "the claim"
 }
 
-// merged returns the configs of type T combined, defaulted and valid. A config
-// of another kind is in order if it is meant for other requests of the claim,
-// and a mistake if it names this one.
+// merged returns the configs of type T combined, defaulted and valid; others are
+// left out.
 func merged[T any, P interface {
 	*T
 	runtime.Object
-}](configs []given, result *resourceapi.DeviceRequestAllocationResult, combine func(under, over given) (P, error)) (P, error) {
+}](configs []given, request string, combine func(under, over given) (P, error)) (P, error) {
 	var current given
 	for _, config := range configs {
 		if _, fits := config.object.(P); !fits {
-			if config.named {
-				return nil, fmt.Errorf("request %q got device %s, to which a %T does not apply", result.Request, result.Device, config.object)
-			}
 			continue
 		}
 		if current.object == nil {
@@ -119,7 +127,7 @@ func merged[T any, P interface {
 		}
 		object, err := combine(current, config)
 		if err != nil {
-			return nil, fmt.Errorf("combine the configs for request %q: %w", result.Request, err)
+			return nil, fmt.Errorf("combine the configs for request %q: %w", request, err)
 		}
 		current = given{object: object, fromClass: current.fromClass && config.fromClass}
 	}
@@ -129,7 +137,7 @@ func merged[T any, P interface {
 	}
 	v1alpha1.SetDefaults(object)
 	if faults := v1alpha1.Validate(object); len(faults) > 0 {
-		return nil, fmt.Errorf("the config for request %q: %w", result.Request, faults.ToAggregate())
+		return nil, fmt.Errorf("the config for request %q: %w", request, faults.ToAggregate())
 	}
 	return object, nil
 }

@@ -6,40 +6,58 @@ package claim
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 )
 
-// HeldError says that a device is in another claim's hands.
+// HeldError says that a device is in another claim's hands, or hardware that it
+// is made of: a GPU and its partitions, a PF and its VFs, a pair and its parts.
 type HeldError struct {
-	Device           string
-	Holder           types.UID
-	Namespace, Claim string
+	// Device that was asked for, and the device that the other claim holds.
+	Device, HeldDevice string
+	Holder             types.UID
+	Namespace, Claim   string
 }
 
 func (e *HeldError) Error() string {
+	if e.HeldDevice != e.Device {
+		return fmt.Sprintf("device %s shares hardware with device %s, which is held by claim %s/%s (%s) on this node; it is free once that claim's pod is gone", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
+	}
 	return fmt.Sprintf("device %s is already held by claim %s/%s (%s) on this node; it is free once that claim's pod is gone", e.Device, e.Namespace, e.Claim, e.Holder)
 }
 
-// conflict returns why candidate cannot join the entries that are there, nil if it can.
+// conflict returns why candidate cannot join the entries that are there, nil if
+// it can. An entry that only replaces its former self, with other pods, holds
+// its devices already: what an earlier version let it have stays with it.
 func conflict(candidate *Entry, entries map[types.UID]*Entry) error {
+	before := entries[candidate.ClaimUID]
+	holdsAlready := before != nil && before.BootID == candidate.BootID && slices.Equal(before.results(), candidate.results())
 	for _, other := range entries {
 		if other.ClaimUID == candidate.ClaimUID {
 			continue
 		}
-		for i := range candidate.Devices {
-			for j := range other.Devices {
-				mine, theirs := &candidate.Devices[i], &other.Devices[j]
-				if mine.Pool == theirs.Pool && mine.Name == theirs.Name && mine.exclusive() && theirs.exclusive() {
-					return &HeldError{Device: mine.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName}
-				}
-			}
+		if held := collision(candidate, other); held != nil && !holdsAlready {
+			return held
 		}
 		if candidate.sharesPodWith(other) && (bypasses(candidate, other) || bypasses(other, candidate)) {
 			return fmt.Errorf("claims %s/%s and %s/%s are used by one pod: %w",
 				candidate.ClaimNamespace, candidate.ClaimName, other.ClaimNamespace, other.ClaimName, errBypass)
+		}
+	}
+	return nil
+}
+
+// collision returns the first devices of two claims that exclude each other.
+func collision(candidate, other *Entry) *HeldError {
+	for i := range candidate.Devices {
+		for j := range other.Devices {
+			mine, theirs := &candidate.Devices[i], &other.Devices[j]
+			if mine.exclusive() && theirs.exclusive() && mine.overlaps(theirs) {
+				return &HeldError{Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName}
+			}
 		}
 	}
 	return nil

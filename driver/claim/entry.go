@@ -45,12 +45,15 @@ type Device struct {
 	ShareID     *types.UID `json:"shareID,omitempty"`
 	AdminAccess bool       `json:"adminAccess,omitempty"`
 
-	// GPU as it was when the claim was prepared, and the driver capabilities asked for.
+	// GPU as it was when the claim was prepared, and the driver capabilities asked
+	// for. Of a partition it is the GPU that the partition is part of.
 	GPU          *topology.GPU `json:"gpu,omitempty"`
 	Capabilities []string      `json:"capabilities,omitempty"`
+	// Partition is set if the device is not the whole GPU.
+	Partition *Partition `json:"partition,omitempty"`
 
 	// NIC as it was when the claim was prepared: what slices go on saying
-	// while a pod holds it.
+	// while a pod holds it. A pair has both a GPU and a NIC.
 	NIC *topology.NIC `json:"nic,omitempty"`
 	// RDMA says that containers get the NIC's RDMA device nodes.
 	RDMA bool `json:"rdma,omitempty"`
@@ -58,8 +61,41 @@ type Device struct {
 	Network *netattach.DeviceIntent `json:"network,omitempty"`
 }
 
+// Partition is a part of a GPU. What it is while it exists (its instance
+// numbers, its UUID) is not recorded: it is read from the GPU when it is needed.
+type Partition struct {
+	// Profile is NVIDIA's name of it, "1g.10gb".
+	Profile   string                `json:"profile"`
+	ProfileID int                   `json:"profileID"`
+	Placement topology.MIGPlacement `json:"placement"`
+	// Static: it existed before the claim was prepared and outlives it. Any other
+	// is made for the claim and removed with it.
+	Static bool `json:"static,omitempty"`
+}
+
 // exclusive reports whether no other claim may hold the device.
 func (d *Device) exclusive() bool { return !d.AdminAccess && (d.GPU != nil || d.NIC != nil) }
+
+// overlaps reports whether the two devices have hardware in common, whatever
+// they are called: the same GPU or parts of it that share a memory slice, the
+// same NIC, or a PF and one of its VFs.
+func (d *Device) overlaps(o *Device) bool {
+	return d.sharesGPU(o) || d.sharesNIC(o)
+}
+
+func (d *Device) sharesGPU(o *Device) bool {
+	if d.GPU == nil || o.GPU == nil || d.GPU.Placement.PCI != o.GPU.Placement.PCI {
+		return false
+	}
+	return d.Partition == nil || o.Partition == nil || d.Partition.Placement.Overlaps(o.Partition.Placement)
+}
+
+func (d *Device) sharesNIC(o *Device) bool {
+	if d.NIC == nil || o.NIC == nil {
+		return false
+	}
+	return d.NIC.Name == o.NIC.Name || d.NIC.Parent == o.NIC.Name || o.NIC.Parent == d.NIC.Name
+}
 
 // Intent is what the claim wants in the network namespaces of its pods.
 func (e *Entry) Intent() netattach.Intent {

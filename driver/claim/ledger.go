@@ -46,17 +46,43 @@ func (l *Ledger) Holders() []Holder {
 // it again after each change.
 func (l *Ledger) Changed() <-chan struct{} { return l.journal.Changed() }
 
-// Held returns the NICs that pods hold, as they were when they were prepared.
+// Held returns the NICs that pods hold, alone or in pairs, by their own names,
+// as they were when they were prepared.
 func (l *Ledger) Held() map[string]topology.NIC {
 	held := map[string]topology.NIC{}
 	for _, entry := range l.journal.Entries() {
 		for _, device := range entry.Devices {
 			if device.NIC != nil && device.exclusive() {
-				held[device.Name] = *device.NIC
+				held[device.NIC.Name] = *device.NIC
 			}
 		}
 	}
 	return held
+}
+
+// InUse are the names of the devices that claims have, whatever else these devices exclude.
+func (l *Ledger) InUse() map[string]bool {
+	names := map[string]bool{}
+	for _, entry := range l.journal.Entries() {
+		for _, device := range entry.Devices {
+			names[device.Name] = true
+		}
+	}
+	return names
+}
+
+// Made are the names of the partitions that exist, or are about to, because a
+// claim was prepared since the machine's last boot.
+func (l *Ledger) Made(bootID string) map[string]bool {
+	names := map[string]bool{}
+	for _, entry := range l.journal.Entries() {
+		for _, device := range entry.Devices {
+			if entry.BootID == bootID && device.Partition != nil && !device.Partition.Static {
+				names[device.Name] = true
+			}
+		}
+	}
+	return names
 }
 
 // Store is the source of intents that netattach reads.

@@ -5,12 +5,12 @@
 package claim
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/publish"
@@ -28,6 +28,8 @@ type PlanInput struct {
 	// Resolvers are the addresses of the cluster's DNS service: empty if there is
 	// none, nil if that is not known yet.
 	Resolvers []netip.Addr
+	// Partitions says whether partitions that do not exist are made. Default: they are.
+	Partitions v1alpha1.PartitionOffer
 	// NodeAddresses are those by which the cluster knows the node.
 	NodeAddresses []netip.Addr
 }
@@ -36,8 +38,8 @@ type PlanInput struct {
 var ErrDeviceGone = errors.New("the node no longer has the device")
 
 // Plan derives what the claim gets. Networks in the result name their
-// NetworkAttachmentDefinition but have no Config yet: that is for the caller to
-// look up.
+// NetworkAttachmentDefinition but have no Config yet, and partitions do not say
+// yet whose they are: that is for the caller to look up, see Admission.
 func Plan(in PlanInput) (*Entry, error) {
 	claim := in.Claim
 	if claim.Status.Allocation == nil {
@@ -48,13 +50,13 @@ func Plan(in PlanInput) (*Entry, error) {
 		BootID: in.Snapshot.BootID, Pods: podsOf(claim),
 	}
 	results := ownResults(claim)
-	if err := checkUse(in.NodeName, claim.Status.Allocation, results); err != nil {
-		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
-	}
 	for _, result := range results {
 		if err := planResult(in, entry, result); err != nil {
 			return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 		}
+	}
+	if err := checkUse(claim.Status.Allocation, results, entry); err != nil {
+		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
 	if err := checkWhole(entry); err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
@@ -86,12 +88,10 @@ func planResult(in PlanInput, entry *Entry, result *resourceapi.DeviceRequestAll
 		AdminAccess: result.AdminAccess != nil && *result.AdminAccess,
 	}
 	switch result.Pool {
-	case publish.GPUPool(in.NodeName):
-		err = planGPU(in, &device, configs, result)
-	case publish.NICPool(in.NodeName):
-		err = planNIC(in, &device, configs, result)
+	case publish.GPUPool(in.NodeName), publish.NICPool(in.NodeName), publish.DevicePool(in.NodeName):
+		err = planHardware(in, &device, configs)
 	case publish.EgressPool(in.NodeName):
-		err = planEgress(in, entry, configs, result)
+		err = planEgress(in, entry, &device, configs)
 	default:
 		err = fmt.Errorf("device %s is of pool %q, which this node (%s) does not have", result.Device, result.Pool, in.NodeName)
 	}
@@ -99,118 +99,65 @@ func planResult(in PlanInput, entry *Entry, result *resourceapi.DeviceRequestAll
 	return err
 }
 
-func planGPU(in PlanInput, device *Device, configs []given, result *resourceapi.DeviceRequestAllocationResult) error {
-	config, err := merged(configs, result, overlay[v1alpha1.GPUConfig])
-	if err != nil {
+// planHardware goes by what the device is, which its name alone says: the pool
+// depends on how devices were offered when it was allocated.
+func planHardware(in PlanInput, device *Device, configs []given) error {
+	found := lookup(in.Snapshot, in.Held, device.Name)
+	if found == (parts{}) {
+		return goneError(in, device)
+	}
+	if err := checkNamed(configs, device, found.takes); err != nil {
 		return err
 	}
-	gpu := in.Snapshot.GPU(device.Name)
-	switch driver := in.Snapshot.Driver; {
-	case driver.State != topology.DriverReady:
-		return fmt.Errorf("GPU %s cannot be given to a pod while the node's accelerator driver does not work (%s): %s", device.Name, driver.State, cmp.Or(driver.Message, "the agent has not read the machine yet"))
-	case gpu == nil:
-		return fmt.Errorf("GPU %s: %w; it was unplugged; delete the pod to have another one allocated", device.Name, ErrDeviceGone)
-	case gpu.Lost:
-		return fmt.Errorf("GPU %s has fallen off the bus (the driver answers \"GPU is lost\"); it needs a reset or a reboot", device.Name)
+	if found.gpu != nil {
+		if err := planGPU(in, device, found, configs); err != nil {
+			return err
+		}
 	}
-	copied := *gpu
-	device.GPU, device.Capabilities = &copied, config.DriverCapabilities
+	if found.nic != nil {
+		return planNIC(in, device, found.nic, configs)
+	}
 	return nil
 }
 
-func planNIC(in PlanInput, device *Device, configs []given, result *resourceapi.DeviceRequestAllocationResult) error {
-	config, err := merged(configs, result, overlay[v1alpha1.NICConfig])
-	if err != nil {
-		return err
+// takes reports whether the config is of a kind that applies to the device.
+func (p parts) takes(config runtime.Object) bool {
+	switch config.(type) {
+	case *v1alpha1.GPUConfig:
+		return p.gpu != nil
+	case *v1alpha1.NICConfig:
+		return p.nic != nil
 	}
-	nic := in.Snapshot.NIC(device.Name)
-	if held, ok := in.Held[device.Name]; ok {
-		nic = &held
-	}
-	switch {
-	case nic == nil:
+	return false
+}
+
+// goneError words why nothing of that name is there, as well as the pool tells.
+// Without a driver no partition has a name, nor has a GPU that was never read.
+func goneError(in PlanInput, device *Device) error {
+	kind := "device"
+	switch device.Pool {
+	case publish.NICPool(in.NodeName):
 		return fmt.Errorf("NIC %s: %w; it was unplugged, or its PF lost its VFs; delete the pod to have another one allocated", device.Name, ErrDeviceGone)
-	case nic.Uplink != "":
-		return fmt.Errorf("NIC %s is the node's own: it %s; it is never given to a pod, whatever the claim tolerates", device.Name, nic.Uplink)
-	case device.AdminAccess:
-		return fmt.Errorf("NIC %s: admin access is for devices that can be looked at while others use them; a NIC is in one network namespace at a time", device.Name)
-	case nic.Link == nil && nic.RDMA == nil:
-		return fmt.Errorf("NIC %s has neither a netdev in the host's network namespace nor an RDMA device; some other program on the node took it", device.Name)
+	case publish.GPUPool(in.NodeName):
+		kind = "GPU"
 	}
-	copied := *nic
-	device.NIC = &copied
-	device.RDMA = nic.RDMA != nil && config.RDMA == v1alpha1.RDMAAuto
-	if nic.Link == nil {
-		return needNoNetdev(device, config)
+	if err := driverError(in.Snapshot.Driver, kind+" "+device.Name); err != nil {
+		return err
 	}
-	device.Network, err = networkIntent(device, nic, config, in.Claim.Namespace)
-	return err
+	return fmt.Errorf("%s %s: %w; it was unplugged, or the GPU's MIG mode was switched; delete the pod to have another one allocated", kind, device.Name, ErrDeviceGone)
 }
 
-// needNoNetdev refuses settings of a netdev for a NIC that has none (InfiniBand without IPoIB).
-func needNoNetdev(device *Device, config *v1alpha1.NICConfig) error {
-	if config.InterfaceName != "" || config.MTU != nil || len(config.Addresses)+len(config.Routes)+len(config.Networks) > 0 {
-		return fmt.Errorf("NIC %s has an RDMA device and no netdev; its NICConfig can set nothing but rdma", device.Name)
-	}
-	return nil
-}
-
-func networkIntent(device *Device, nic *topology.NIC, config *v1alpha1.NICConfig, namespace string) (*netattach.DeviceIntent, error) {
-	intent := &netattach.DeviceIntent{
-		Request: device.Request, Pool: device.Pool, Device: device.Name, PCI: nic.Placement.PCI,
-		HostName: nic.Link.Name, PodName: nic.Link.Name, HostMAC: nic.Link.MAC,
-	}
-	if config.InterfaceName != "" {
-		intent.PodName = config.InterfaceName
-	}
-	if config.MTU != nil {
-		intent.MTU = int(*config.MTU)
-	}
-	for _, address := range config.Addresses {
-		prefix, err := netip.ParsePrefix(address)
-		if err != nil {
-			return nil, fmt.Errorf("NIC %s: address %q: %w", device.Name, address, err)
-		}
-		intent.Addresses = append(intent.Addresses, prefix)
-	}
-	for _, route := range config.Routes {
-		planned, err := planRoute(route)
-		if err != nil {
-			return nil, fmt.Errorf("NIC %s: %w", device.Name, err)
-		}
-		intent.Routes = append(intent.Routes, planned)
-	}
-	for _, network := range config.Networks {
-		if network.Namespace == "" {
-			network.Namespace = namespace
-		}
-		intent.Networks = append(intent.Networks, netattach.NetworkIntent{Namespace: network.Namespace, Name: network.Name})
-	}
-	return intent, nil
-}
-
-func planRoute(route v1alpha1.Route) (netattach.Route, error) {
-	var planned netattach.Route
-	var err error
-	if planned.Destination, err = netip.ParsePrefix(route.Destination); err != nil {
-		return planned, fmt.Errorf("route to %q: %w", route.Destination, err)
-	}
-	if route.Gateway != "" {
-		if planned.Gateway, err = netip.ParseAddr(route.Gateway); err != nil {
-			return planned, fmt.Errorf("route to %s: gateway: %w", route.Destination, err)
-		}
-	}
-	return planned, nil
-}
-
-func planEgress(in PlanInput, entry *Entry, configs []given, result *resourceapi.DeviceRequestAllocationResult) error {
-	if result.Device != publish.EgressDevice {
-		return fmt.Errorf("device %s: %w; the egress pool has one device, %q", result.Device, ErrDeviceGone, publish.EgressDevice)
+func planEgress(in PlanInput, entry *Entry, device *Device, configs []given) error {
+	if device.Name != publish.EgressDevice {
+		return fmt.Errorf("device %s: %w; the egress pool has one device, %q", device.Name, ErrDeviceGone, publish.EgressDevice)
 	}
 	if entry.Egress != nil {
 		return errors.New("it has two egress devices; a claim has one scope, in which all rules are listed")
 	}
-	config, err := merged(configs, result, ceiling)
+	if err := checkNamed(configs, device, isEgressConfig); err != nil {
+		return err
+	}
+	config, err := merged(configs, device.Request, ceiling)
 	if err != nil {
 		return err
 	}
@@ -229,12 +176,11 @@ func checkWhole(entry *Entry) error {
 	if len(entry.Devices) == 0 {
 		return fmt.Errorf("no device of driver %s is allocated to it", publish.DriverName)
 	}
-	names, netdevs := map[string]string{}, map[string]string{}
+	if err := checkOverlaps(entry); err != nil {
+		return err
+	}
+	names := map[string]string{}
 	for _, device := range entry.Devices {
-		if other, twice := netdevs[device.Name]; twice && device.NIC != nil {
-			return fmt.Errorf("NIC %s is allocated to its requests %q and %q at once", device.Name, other, device.Request)
-		}
-		netdevs[device.Name] = device.Request
 		if device.Network == nil {
 			continue
 		}
@@ -245,6 +191,26 @@ func checkWhole(entry *Entry) error {
 	}
 	if bypasses(entry, entry) {
 		return errBypass
+	}
+	return nil
+}
+
+// checkOverlaps refuses a claim whose devices exclude each other. Two requests
+// may have the same whole GPU, which containers can share; but a NIC is moved, and a
+// partition made, once.
+func checkOverlaps(entry *Entry) error {
+	for i := range entry.Devices {
+		for j := range i {
+			first, second := &entry.Devices[j], &entry.Devices[i]
+			sameGPU := first.Name == second.Name && first.NIC == nil && first.Partition == nil
+			if sameGPU || !first.overlaps(second) || first.Name != second.Name && !(first.exclusive() && second.exclusive()) {
+				continue
+			}
+			if first.Name == second.Name {
+				return fmt.Errorf("device %s is allocated to its requests %q and %q at once", first.Name, first.Request, second.Request)
+			}
+			return fmt.Errorf("device %s of request %q shares hardware with device %s of request %q; only one of them can be given to a pod", second.Name, second.Request, first.Name, first.Request)
+		}
 	}
 	return nil
 }

@@ -37,6 +37,9 @@ type RunnerConfig struct {
 	Plan     func(*resourceapi.ResourceClaim) (*Entry, error)
 	Steps    func(*Entry) []Step
 	Networks NetworkResolver
+	// Admit has the last word before an entry joins the journal, see Admission.
+	// Nil admits all.
+	Admit func(context.Context, *Entry) error
 	// InUse reports whether a pod that uses the claim is still running here. A claim
 	// that is deleted while its pod runs, with force, keeps its devices until then.
 	InUse func(claim types.UID) (bool, error)
@@ -120,6 +123,11 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err := r.resolve(ctx, entry); err != nil {
 		return nil, err
 	}
+	if r.cfg.Admit != nil {
+		if err := r.cfg.Admit(ctx, entry); err != nil {
+			return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
+		}
+	}
 	if err := r.cfg.Journal.Put(entry); err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
@@ -189,22 +197,31 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 
 // answers reports whether the entry is of the claim's present allocation.
 func (e *Entry) answers(claim *resourceapi.ResourceClaim) bool {
-	type result struct {
-		Request, Pool, Name string
-		ShareID             types.UID
-	}
-	share := func(id *types.UID) types.UID {
-		if id == nil {
-			return ""
-		}
-		return *id
-	}
-	var have, want []result
-	for _, d := range e.Devices {
-		have = append(have, result{d.Request, d.Pool, d.Name, share(d.ShareID)})
-	}
+	var want []result
 	for _, w := range ownResults(claim) {
-		want = append(want, result{w.Request, w.Pool, w.Device, share(w.ShareID)})
+		want = append(want, resultOf(w.Request, w.Pool, w.Device, w.ShareID))
 	}
-	return slices.Equal(have, want)
+	return slices.Equal(e.results(), want)
+}
+
+// result is what identifies an allocation result.
+type result struct {
+	Request, Pool, Name string
+	ShareID             types.UID
+}
+
+func resultOf(request, pool, name string, share *types.UID) result {
+	r := result{Request: request, Pool: pool, Name: name}
+	if share != nil {
+		r.ShareID = *share
+	}
+	return r
+}
+
+func (e *Entry) results() []result {
+	var results []result
+	for _, d := range e.Devices {
+		results = append(results, resultOf(d.Request, d.Pool, d.Name, d.ShareID))
+	}
+	return results
 }

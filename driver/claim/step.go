@@ -1,6 +1,6 @@
 // A Step is one thing that is done on the node for a claim. Steps are derived
 // from the entry alone, at any time, by the process that began them or by its
-// successor. Partitions, passthrough and sharing will be further steps.
+// successor.
 
 package claim
 
@@ -13,6 +13,7 @@ import (
 	"tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/hostler-dev/hostler/driver/cdi"
+	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -50,12 +51,40 @@ type Steps struct {
 	// Snapshot is the machine now: driver files and device nodes may have
 	// changed since the entry was made.
 	Snapshot func() *topology.Snapshot
+	// Partitioner cuts GPUs; nil if the agent has none, and then no entry of its
+	// has partitions.
+	Partitioner gpu.Partitioner
+	// GPUGone returns why a GPU cannot have partitions any more, "" if it can; see gpu.PartitionConfig.
+	GPUGone func(name string) string
+	// Recut is called when partitions were made or removed.
+	Recut func()
+	// BootID of the running machine.
+	BootID string
 }
 
 // Of returns the steps of an entry in the order in which they are done. The
-// spec comes last: while it is there a container of the claim can start.
+// spec comes last: while it is there a container of the claim can start. It
+// names what the partitions' steps made.
 func (s *Steps) Of(entry *Entry) []Step {
-	return []Step{&networkStep{attacher: s.Attacher, entry: entry}, &specStep{steps: s, entry: entry}}
+	var steps []Step
+	spec := &specStep{steps: s, entry: entry, partitions: map[string]*gpu.PartitionStep{}}
+	for i := range entry.Devices {
+		if device := &entry.Devices[i]; device.Partition != nil {
+			step := s.partition(entry, device)
+			spec.partitions[device.Name] = step
+			steps = append(steps, step)
+		}
+	}
+	return append(steps, &networkStep{attacher: s.Attacher, entry: entry}, spec)
+}
+
+func (s *Steps) partition(entry *Entry, device *Device) *gpu.PartitionStep {
+	return gpu.NewPartitionStep(gpu.PartitionConfig{
+		Name: device.Name, GPU: device.GPU.Name, PCI: device.GPU.Placement.PCI,
+		Profile: device.Partition.Profile, ProfileID: device.Partition.ProfileID, Placement: device.Partition.Placement,
+		Static: device.Partition.Static, OtherBoot: entry.BootID != s.BootID,
+		Partitioner: s.Partitioner, Gone: s.GPUGone, Changed: s.Recut,
+	})
 }
 
 // networkStep has nothing to do on the host at prepare: the intent is in the
@@ -79,6 +108,8 @@ func (s *networkStep) Undo(ctx context.Context) error {
 type specStep struct {
 	steps *Steps
 	entry *Entry
+	// partitions of the entry, whose steps come before.
+	partitions map[string]*gpu.PartitionStep
 	// built is kept from Do for Verify, which follows at once.
 	built *specs.Spec
 }
@@ -114,6 +145,11 @@ func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
 	}
 	claim := s.entry.cdiClaim()
 	claim.Entry, claim.Driver = raw, s.steps.Snapshot().Driver
+	for i := range claim.Devices {
+		if device := &claim.Devices[i]; device.Partition != nil {
+			device.Partition.Instance = s.partitions[device.Name].Instance()
+		}
+	}
 	s.built, err = s.steps.Specs.Build(ctx, claim)
 	return s.built, err
 }
@@ -124,6 +160,9 @@ func (e *Entry) cdiClaim() *cdi.Claim {
 	for i := range e.Devices {
 		d := &e.Devices[i]
 		device := cdi.Device{Name: d.Name, GPU: d.GPU, Capabilities: d.Capabilities}
+		if d.Partition != nil {
+			device.Partition = &cdi.Partition{Profile: d.Partition.Profile}
+		}
 		if d.RDMA {
 			device.RDMA = d.NIC.RDMA
 		}
