@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,11 @@ const (
 	uverbsMinor     = 192
 	miscMajor       = 10
 	rdmaCMMinor     = 122
-	vfioMinor       = 196
+	// Of RDMA devices beyond the fixed minors.
+	uverbsDynamicMajor = 506
+	umadDynamicMajor   = 505
+	issmDynamicMajor   = 504
+	vfioMinor          = 196
 )
 
 type deviceNode struct {
@@ -57,32 +62,70 @@ func deviceNodes(p *Profile) []deviceNode {
 	for i := range p.NVSwitches {
 		nodes = append(nodes, deviceNode{fmt.Sprintf("nvidia-nvswitch%d", i), nvswitchMajor, i})
 	}
-	indexes := rdmaIndexes(p)
-	for _, i := range indexes {
-		nodes = append(nodes,
-			deviceNode{fmt.Sprintf("infiniband/uverbs%d", i), infinibandMajor, uverbsMinor + i},
-			deviceNode{fmt.Sprintf("infiniband/umad%d", i), infinibandMajor, i},
-			deviceNode{fmt.Sprintf("infiniband/issm%d", i), infinibandMajor, issmMinor + i})
+	for _, g := range p.GPUs {
+		for i := range migCapabilities {
+			if g.MIG == nil {
+				break
+			}
+			// Made by nvidia-modprobe when an instance is; here for all that could be.
+			number := firstMIGCapability + g.Minor*migCapabilities + i
+			nodes = append(nodes, deviceNode{fmt.Sprintf("nvidia-caps/nvidia-cap%d", number), nvidiaCapsMajor, number})
+		}
 	}
-	if len(indexes) > 0 {
+	devices := rdmaDevices(p)
+	for _, r := range devices {
+		for _, c := range r.charDevices() {
+			nodes = append(nodes, deviceNode{"infiniband/" + c.name, c.major, c.minor})
+		}
+	}
+	if len(devices) > 0 {
 		nodes = append(nodes, deviceNode{"infiniband/rdma_cm", miscMajor, rdmaCMMinor})
 	}
 	return nodes
 }
 
-func rdmaIndexes(p *Profile) []int {
-	var indexes []int
+func rdmaDevices(p *Profile) []*RDMA {
+	var devices []*RDMA
 	for _, n := range p.NICs {
 		if n.RDMA != nil {
-			indexes = append(indexes, n.RDMA.Index)
+			devices = append(devices, n.RDMA)
 		}
 		for _, f := range n.VFs {
 			if f.RDMA != nil {
-				indexes = append(indexes, f.RDMA.Index)
+				devices = append(devices, f.RDMA)
 			}
 		}
 	}
-	return indexes
+	return devices
+}
+
+// charDevice is a character device of an RDMA device.
+type charDevice struct {
+	class, name  string
+	major, minor int
+	// attribute is a file that devices of the class have.
+	attribute string
+}
+
+// charDevices of an RDMA device. The fixed minors suffice for 32 verbs devices
+// and 64 others; the kernel numbers the rest under majors of their own
+// (IB_UVERBS_NUM_FIXED_MINOR, IB_UMAD_NUM_FIXED_MINOR).
+func (r *RDMA) charDevices() []charDevice {
+	number := func(fixedMinor, fixed, dynamicMajor int) (major, minor int) {
+		if r.Index < fixed {
+			return infinibandMajor, fixedMinor + r.Index
+		}
+		return dynamicMajor, r.Index - fixed
+	}
+	device := func(class, name, attribute string, fixedMinor, fixed, dynamicMajor int) charDevice {
+		major, minor := number(fixedMinor, fixed, dynamicMajor)
+		return charDevice{class: class, name: name + strconv.Itoa(r.Index), major: major, minor: minor, attribute: attribute}
+	}
+	return []charDevice{
+		device("infiniband_verbs", "uverbs", "abi_version", uverbsMinor, 32, uverbsDynamicMajor),
+		device("infiniband_mad", "umad", "port", 0, issmMinor, umadDynamicMajor),
+		device("infiniband_mad", "issm", "port", issmMinor, issmMinor, issmDynamicMajor),
+	}
 }
 
 // renderDev returns a note if this process may not make device nodes.

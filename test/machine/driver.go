@@ -55,8 +55,7 @@ func seed(p *Profile, control nvmlsim.Control, nodeIndex int) error {
 	if err := control.NewMachine(p.Driver.Version, p.Driver.CUDA); err != nil {
 		return err
 	}
-	s := sysfs{p: p, paths: map[string]string{}, numa: map[string]int{}}
-	s.locate()
+	s := newSysfs(p, "", nodeIndex)
 	for i, g := range p.GPUs {
 		attributes := p.staticAttributes(nodeIndex, g)
 		for name, value := range p.idleAttributes() {
@@ -87,13 +86,23 @@ func (p *Profile) staticAttributes(nodeIndex int, g GPU) map[string]string {
 	}
 	if m.MIGCapable {
 		a["mig_mode"] = "0 0"
+		if profiles := m.migProfileLines(); profiles != "" {
+			a["mig_profiles"] = profiles
+		}
+	}
+	if g.MIG != nil {
+		a["mig_mode"] = "1 1"
+		a["mig_instances"] = p.migInstanceLines(nodeIndex, g)
+	}
+	if g.MemoryNode != nil {
+		a["gpu_numa_node"] = strconv.Itoa(*g.MemoryNode)
 	}
 	if links := p.nvlinks(g); links != "" {
 		a["nvlinks"] = links
 		a["nvlink_count"] = strconv.Itoa(strings.Count(links, "\n"))
 	}
-	if p.NVLink != nil {
-		a["fabric"] = fmt.Sprintf("%d 0 0x2 %032d", fabricStates[p.NVLink.Fabric], 0)
+	if fabric := p.fabricInfo(); fabric != "" {
+		a["fabric"] = fabric
 	}
 	return a
 }
@@ -117,25 +126,6 @@ func (p *Profile) idleAttributes() map[string]string {
 	}
 	return a
 }
-
-// nvlinks lists a GPU's links, switch by switch.
-func (p *Profile) nvlinks(g GPU) string {
-	var lines strings.Builder
-	link := 0
-	for i, count := range g.NVSwitchLinks {
-		for range count {
-			fmt.Fprintf(&lines, "%d 1 %d switch %s\n", link, p.NVLink.Version, p.NVSwitches[i].PCI)
-			link++
-		}
-	}
-	return lines.String()
-}
-
-// architectures as NVML_DEVICE_ARCH_* numbers them, fabricStates as NVML_GPU_FABRIC_STATE_*.
-var (
-	architectures = map[string]int{"Ampere": 7, "Ada": 8, "Hopper": 9, "Blackwell": 10}
-	fabricStates  = map[string]int{"notSupported": 0, "notStarted": 1, "inProgress": 2, "completed": 3}
-)
 
 // nvmlID turns "10de:2330" into NVML's combined 0x233010de.
 func nvmlID(id string) string {

@@ -27,17 +27,15 @@ func (p *Profile) gpuSerial(nodeIndex int, gpu GPU) string {
 // MAC is the locally administered address of the NIC function at that PCI address.
 func (p *Profile) MAC(nodeIndex int, pci string) net.HardwareAddr {
 	bus, devfn := busAndFunction(pci)
-	return net.HardwareAddr{0x02, 0x48, 0x00, byte(nodeIndex), bus, devfn}
+	domain := domain(pci)
+	return net.HardwareAddr{0x02, 0x48 ^ byte(domain>>8), byte(domain), byte(nodeIndex), bus, devfn}
 }
 
-// UplinkMAC is the address of the uplink's netdev, nil if the profile has no uplink.
-func (p *Profile) UplinkMAC(nodeIndex int) net.HardwareAddr {
-	for _, n := range p.NICs {
-		if n.Uplink {
-			return p.MAC(nodeIndex, n.PCI)
-		}
-	}
-	return nil
+// ipoibAddress is the hardware address of an IPoIB netdev: queue pair and port
+// GID (RFC 4391, section 9.1.1).
+func ipoibAddress(mac net.HardwareAddr) net.HardwareAddr {
+	return append(net.HardwareAddr{0x80, 0, 0, 0x28, 0xfe, 0x80, 0, 0, 0, 0, 0, 0},
+		mac[0]^2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5])
 }
 
 // guid is the EUI-64 of a MAC (RFC 4291, appendix A) in sysfs's notation.
@@ -57,4 +55,10 @@ func busAndFunction(pci string) (bus, devfn byte) {
 	d, _ := strconv.ParseUint(fields[2], 16, 8)
 	f, _ := strconv.ParseUint(fields[3], 16, 8)
 	return byte(b), byte(d<<3 | f)
+}
+
+// domain of a validated address.
+func domain(pci string) uint16 {
+	n, _ := strconv.ParseUint(pci[:4], 16, 16)
+	return uint16(n)
 }

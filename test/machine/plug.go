@@ -40,28 +40,33 @@ type Port struct {
 	Far string
 }
 
-// Ports leaves out the uplink, which the cluster connects to its own network.
+// Ports leaves out uplinks, which the cluster connects to its own network, and
+// IPoIB netdevs, whose place no Ethernet device can take.
 func (p *Profile) Ports(nodeIndex int) []Port {
 	var ports []Port
-	add := func(name, pci string, mtu int) {
+	add := func(name, pci string, mtu int, rdma *RDMA) {
+		if name == "" || rdma.infiniBand() {
+			return
+		}
 		bus, devfn := busAndFunction(pci)
 		far := fmt.Sprintf("f%d-%02x%02x", nodeIndex, bus, devfn)
+		if domain := domain(pci); domain != 0 {
+			far = fmt.Sprintf("f%d-%04x%02x%02x", nodeIndex, domain, bus, devfn)
+		}
 		ports = append(ports, Port{Name: name, PCI: pci, MAC: p.MAC(nodeIndex, pci), MTU: mtu, Far: far})
 	}
 	for _, n := range p.NICs {
 		if !n.Uplink {
-			add(n.Interface, n.PCI, n.MTU)
+			add(n.Interface, n.PCI, n.MTU, n.RDMA)
 		}
 		for _, f := range n.VFs {
-			if f.Interface != "" {
-				add(f.Interface, f.PCI, n.MTU)
-			}
+			add(f.Interface, f.PCI, n.MTU, f.RDMA)
 		}
 	}
 	return ports
 }
 
-// NetdevNames are the netdevs that Plug makes: those of all functions but the uplink.
+// NetdevNames are the netdevs that Plug makes: those of all functions but uplinks.
 func (p *Profile) NetdevNames() []string {
 	var names []string
 	for _, port := range p.Ports(0) {
@@ -126,8 +131,13 @@ func (f *fabric) close() {
 }
 
 // Plug makes the netdevs of the machine's NICs, up and without addresses. One
-// that is there already, or in a pod, is left alone.
+// that is there already, or in a pod, is left alone. It refuses a machine with
+// stacked links: bonds and VLANs are modules that a test's kernel may lack.
 func Plug(ctx context.Context, p *Profile, o PlugOptions) error {
+	if len(p.Stacked) > 0 {
+		s := p.Stacked[0]
+		return fmt.Errorf("plug machine %s: it has stacked links (%s %s, …), which are not made here: use its sysfs and Links with a kernel of the test's own", p.Name, s.Kind, s.Name)
+	}
 	f, err := openFabric(o)
 	if err != nil {
 		return err

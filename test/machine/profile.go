@@ -27,16 +27,19 @@ var profiles embed.FS
 type Profile struct {
 	Name string `json:"name"`
 	// Product is the DMI product name.
-	Product     string      `json:"product"`
-	Driver      Driver      `json:"driver"`
-	NUMANodes   []NUMANode  `json:"numaNodes"`
-	Bridges     []Bridge    `json:"bridges"`
-	GPUModel    GPUModel    `json:"gpuModel"`
-	GPUs        []GPU       `json:"gpus"`
-	NVSwitches  []PCIDevice `json:"nvSwitches,omitempty"`
-	NICs        []NIC       `json:"nics"`
-	NVLink      *NVLink     `json:"nvLink,omitempty"`
-	IOMMUGroups bool        `json:"iommuGroups,omitempty"`
+	Product    string      `json:"product"`
+	Driver     Driver      `json:"driver"`
+	NUMANodes  []NUMANode  `json:"numaNodes"`
+	Bridges    []Bridge    `json:"bridges"`
+	GPUModel   GPUModel    `json:"gpuModel"`
+	GPUs       []GPU       `json:"gpus"`
+	NVSwitches []PCIDevice `json:"nvSwitches,omitempty"`
+	NICs       []NIC       `json:"nics"`
+	// Stacked are links over the NICs' netdevs, each listed after those it lies over.
+	Stacked []StackedLink `json:"stacked,omitempty"`
+	NVLink  *NVLink       `json:"nvLink,omitempty"`
+	// IOMMUGroups gives every function a group of its own.
+	IOMMUGroups bool `json:"iommuGroups,omitempty"`
 }
 
 // Driver is the simulated GPU driver.
@@ -47,7 +50,8 @@ type Driver struct {
 	CUDA string `json:"cuda"`
 }
 
-// NUMANode with its CPUs in list format and its SLIT row.
+// NUMANode with its CPUs in list format and its SLIT row. A node without CPUs
+// (a GPU's memory, CXL) has the empty list.
 type NUMANode struct {
 	ID        int    `json:"id"`
 	Socket    int    `json:"socket"`
@@ -64,7 +68,9 @@ type PCIDevice struct {
 	ID string `json:"id"`
 }
 
-// Bridge is a root port (Root set), or a switch port or bridge below another (Parent set).
+// Bridge is a root port (Root set), or a port of a switch below another bridge
+// (Parent set): below a root port or a downstream port it is an upstream port,
+// below an upstream port a downstream port.
 type Bridge struct {
 	PCI    string `json:"pci"`
 	Parent string `json:"parent,omitempty"`
@@ -72,92 +78,6 @@ type Bridge struct {
 	Root     string `json:"root,omitempty"`
 	NUMANode int    `json:"numaNode,omitempty"`
 	ID       string `json:"id"`
-}
-
-// GPUModel holds what all GPUs of the machine share.
-type GPUModel struct {
-	ID                string `json:"id"`
-	SubsystemID       string `json:"subsystemID"`
-	Class             string `json:"class"`
-	Name              string `json:"name"`
-	Architecture      string `json:"architecture"`
-	ComputeCapability string `json:"computeCapability"`
-	Brand             int    `json:"brand"`
-	VBIOS             string `json:"vbios"`
-	BoardPart         string `json:"boardPart"`
-	MemoryMiB         uint64 `json:"memoryMiB"`
-	ReservedMiB       uint64 `json:"reservedMiB"`
-	IdleWatts         int    `json:"idleWatts"`
-	LimitWatts        int    `json:"limitWatts"`
-	SMClockMHz        int    `json:"smClockMHz"`
-	MaxSMClockMHz     int    `json:"maxSMClockMHz"`
-	MemoryClockMHz    int    `json:"memoryClockMHz"`
-	PCIeGeneration    int    `json:"pcieGeneration"`
-	ECC               bool   `json:"ecc"`
-	MIGCapable        bool   `json:"migCapable"`
-	Cores             int    `json:"cores"`
-	MemoryBusBits     int    `json:"memoryBusBits"`
-}
-
-// GPU is one GPU; its UUID follows from machine, node and address (GPUUUID).
-type GPU struct {
-	PCI    string `json:"pci"`
-	Parent string `json:"parent"`
-	// Minor is the number of /dev/nvidia<minor>.
-	Minor int `json:"minor"`
-	// NVSwitchLinks is the number of NVLinks to each of the machine's NVSwitches.
-	NVSwitchLinks []int `json:"nvSwitchLinks,omitempty"`
-}
-
-// NVLink describes the NVLink fabric of the machine.
-type NVLink struct {
-	Version int `json:"version"`
-	// Fabric is the state that nvmlDeviceGetGpuFabricInfo reports: notSupported, notStarted, inProgress, completed.
-	Fabric string `json:"fabric"`
-}
-
-// NIC is one physical function with a netdev, mostly with an RDMA device too.
-type NIC struct {
-	PCI    string `json:"pci"`
-	Parent string `json:"parent"`
-	ID     string `json:"id"`
-	// Driver is the kernel driver, "mlx5_core".
-	Driver string `json:"driver"`
-	// Interface is the netdev's name.
-	Interface string `json:"interface"`
-	SpeedMbps int    `json:"speedMbps"`
-	MTU       int    `json:"mtu"`
-	// PCIeGeneration and Width of its link.
-	PCIeGeneration int `json:"pcieGeneration"`
-	Width          int `json:"width"`
-	// Uplink marks the NIC that the node itself lives on; the cluster makes its netdev.
-	Uplink bool  `json:"uplink,omitempty"`
-	RDMA   *RDMA `json:"rdma,omitempty"`
-	// TotalVFs is what the function could have; VFs are the ones that exist.
-	TotalVFs int    `json:"totalVFs,omitempty"`
-	VFID     string `json:"vfID,omitempty"`
-	VFs      []VF   `json:"vfs,omitempty"`
-}
-
-// VF is a virtual function of a NIC.
-type VF struct {
-	PCI string `json:"pci"`
-	// Interface "" means a VF without a netdev driver.
-	Interface string `json:"interface,omitempty"`
-	Driver    string `json:"driver,omitempty"`
-	RDMA      *RDMA  `json:"rdma,omitempty"`
-}
-
-// RDMA is the RDMA device of a NIC.
-type RDMA struct {
-	Name string `json:"name"`
-	// Index is the N of uverbsN and umadN.
-	Index int `json:"index"`
-	// Rate as sysfs words it, "400 Gb/sec (4X NDR)".
-	Rate      string `json:"rate"`
-	Firmware  string `json:"firmware"`
-	BoardID   string `json:"boardID"`
-	LinkLayer string `json:"linkLayer"`
 }
 
 // Names lists the profiles that come with the package.
@@ -195,18 +115,13 @@ func Parse(source string, raw []byte) (*Profile, error) {
 	if err := yaml.UnmarshalStrict(raw, p); err != nil {
 		return nil, fmt.Errorf("machine profile %s: %w", source, err)
 	}
+	for i := range p.NICs {
+		if err := p.NICs[i].expandVFs(); err != nil {
+			return nil, fmt.Errorf("machine profile %s: nics[%d]: %w", source, i, err)
+		}
+	}
 	if err := p.validate(); err != nil {
 		return nil, fmt.Errorf("machine profile %s is not a possible machine: %w", source, err)
 	}
 	return p, nil
-}
-
-// UplinkName is the netdev that the node lives on, "" if the profile names none.
-func (p *Profile) UplinkName() string {
-	for _, n := range p.NICs {
-		if n.Uplink {
-			return n.Interface
-		}
-	}
-	return ""
 }

@@ -66,8 +66,7 @@ func Render(p *Profile, dir string, options RenderOptions) (*Rendered, error) {
 
 // renderSys writes the sysfs tree.
 func renderSys(p *Profile, root string, nodeIndex int) error {
-	s := &sysfs{tree: newTree(root), p: p, node: nodeIndex, paths: map[string]string{}, numa: map[string]int{}}
-	s.locate()
+	s := newSysfs(p, root, nodeIndex)
 	s.processors()
 	s.bridges()
 	s.gpus()
@@ -75,6 +74,7 @@ func renderSys(p *Profile, root string, nodeIndex int) error {
 		s.nic(&p.NICs[i])
 	}
 	s.loopback()
+	s.stack()
 	s.file("devices/virtual/dmi/id/product_name", p.Product)
 	s.link("class/dmi/id", "devices/virtual/dmi/id")
 	s.file("module/nvidia/version", p.Driver.Version)

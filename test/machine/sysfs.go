@@ -4,7 +4,6 @@
 package machine
 
 import (
-	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -20,8 +19,20 @@ type sysfs struct {
 	// paths of PCI functions below devices/, and the NUMA node of each.
 	paths map[string]string
 	numa  map[string]int
-	// groups counts IOMMU groups, interfaces ifindexes.
-	groups, interfaces int
+	ports map[string]portType
+	// index of each netdev.
+	index map[string]int
+	// groups counts IOMMU groups.
+	groups int
+}
+
+func newSysfs(p *Profile, root string, nodeIndex int) *sysfs {
+	s := &sysfs{tree: newTree(root), p: p, node: nodeIndex, paths: map[string]string{}, numa: map[string]int{}, ports: p.portTypes(), index: map[string]int{}}
+	for _, link := range p.Links(nodeIndex) {
+		s.index[link.Name] = link.Index
+	}
+	s.locate()
+	return s
 }
 
 // function is a PCI function on its way into the tree.
@@ -59,12 +70,14 @@ func (s *sysfs) locate() {
 		for _, f := range n.VFs {
 			place(f.PCI, n.Parent)
 		}
+		if n.DataDirect != nil {
+			place(n.DataDirect.PCI, n.DataDirect.Parent)
+		}
 	}
 }
 
 func (s *sysfs) processors() {
-	online := cpuset.New()
-	var nodes []string
+	online, nodes, withCPUs := cpuset.New(), cpuset.New(), cpuset.New()
 	for _, n := range s.p.NUMANodes {
 		folder := fmt.Sprintf("devices/system/node/node%d", n.ID)
 		s.file(folder+"/cpulist", n.CPUs)
@@ -75,14 +88,17 @@ func (s *sysfs) processors() {
 			s.cpu(cpu, n)
 		}
 		online = online.Union(cpus)
-		nodes = append(nodes, strconv.Itoa(n.ID))
+		nodes = nodes.Union(cpuset.New(n.ID))
+		if !cpus.IsEmpty() {
+			withCPUs = withCPUs.Union(cpuset.New(n.ID))
+		}
 	}
 	for _, name := range []string{"online", "possible", "present"} {
 		s.file("devices/system/cpu/"+name, online)
-		s.file("devices/system/node/"+name, strings.Join(nodes, ","))
+		s.file("devices/system/node/"+name, nodes)
 	}
-	s.file("devices/system/node/has_cpu", strings.Join(nodes, ","))
-	s.file("devices/system/node/has_memory", strings.Join(nodes, ","))
+	s.file("devices/system/node/has_cpu", withCPUs)
+	s.file("devices/system/node/has_memory", nodes)
 }
 
 // cpu says on which socket and NUMA node a CPU is, no more: a DGX has 224 of them.
@@ -134,6 +150,9 @@ func (s *sysfs) secondaryBuses() {
 	}
 	for _, n := range s.p.NICs {
 		below(n.PCI, n.Parent)
+		if n.DataDirect != nil {
+			below(n.DataDirect.PCI, n.DataDirect.Parent)
+		}
 	}
 	for _, w := range s.p.NVSwitches {
 		below(w.PCI, w.Parent)
@@ -164,7 +183,7 @@ func (s *sysfs) pci(f function) string {
 		s.file(folder+"/"+name, value)
 	}
 	s.raw(folder+"/resource", []byte(strings.Repeat("0x0000000000000000 0x0000000000000000 0x0000000000000000\n", 13)), 0o444)
-	s.raw(folder+"/config", configSpace(vendor, device, f.class), 0o444)
+	s.raw(folder+"/config", configSpace(vendor, device, f.class, s.ports[f.pci]), 0o444)
 	s.link("bus/pci/devices/"+f.pci, folder)
 	s.link(folder+"/subsystem", "bus/pci")
 	if f.driver != "" {
@@ -206,23 +225,6 @@ func linkSpeed(generation int) string {
 		generation = 0
 	}
 	return speeds[generation]
-}
-
-// configSpace is the header of a function's configuration space, enough for lspci.
-func configSpace(vendor, device, class string) []byte {
-	space := make([]byte, 64)
-	number := func(hex string) uint16 {
-		n, _ := strconv.ParseUint(hex, 16, 16)
-		return uint16(n)
-	}
-	binary.LittleEndian.PutUint16(space[0:], number(vendor))
-	binary.LittleEndian.PutUint16(space[2:], number(device))
-	c, _ := strconv.ParseUint(strings.TrimPrefix(class, "0x"), 16, 24)
-	space[9], space[10], space[11] = byte(c), byte(c>>8), byte(c>>16)
-	if space[11] == 0x06 && space[10] == 0x04 {
-		space[14] = 1
-	}
-	return space
 }
 
 func join(numbers []int, separator string) string {

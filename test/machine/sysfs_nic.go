@@ -13,10 +13,12 @@ import (
 )
 
 func (s *sysfs) nic(n *NIC) {
-	folder := s.pci(function{pci: n.PCI, id: n.ID, subsystem: n.ID, class: "0x020000", driver: n.Driver, generation: n.PCIeGeneration, width: n.Width})
-	mac := s.p.MAC(s.node, n.PCI)
-	s.netdev(folder, n.Interface, mac, n.MTU, n.SpeedMbps)
-	s.rdma(folder, n.Interface, n.ID, n.RDMA, mac)
+	folder := s.pci(function{pci: n.PCI, id: n.ID, subsystem: n.ID, class: n.RDMA.class(), driver: n.Driver, generation: n.PCIeGeneration, width: n.Width})
+	s.netdev(folder, n.Interface, n, n.PCI, n.RDMA)
+	s.rdma(folder, n.Interface, n.ID, n.RDMA, s.p.MAC(s.node, n.PCI), n.PCI)
+	if n.DataDirect != nil {
+		s.dataDirect(n, folder)
+	}
 	if n.TotalVFs == 0 {
 		return
 	}
@@ -32,28 +34,39 @@ func (s *sysfs) nic(n *NIC) {
 
 func (s *sysfs) vf(n *NIC, physical string, index int) {
 	f := n.VFs[index]
-	folder := s.pci(function{pci: f.PCI, id: n.VFID, subsystem: n.ID, class: "0x020000", driver: f.Driver, generation: 0, width: 0})
+	folder := s.pci(function{pci: f.PCI, id: n.VFID, subsystem: n.ID, class: f.RDMA.class(), driver: f.Driver, generation: 0, width: 0})
 	s.link(folder+"/physfn", physical)
 	s.link(fmt.Sprintf("%s/virtfn%d", physical, index), folder)
-	mac := s.p.MAC(s.node, f.PCI)
-	if f.Interface != "" {
-		s.netdev(folder, f.Interface, mac, n.MTU, n.SpeedMbps)
-	}
-	s.rdma(folder, f.Interface, n.VFID, f.RDMA, mac)
+	s.netdev(folder, f.Interface, n, f.PCI, f.RDMA)
+	s.rdma(folder, f.Interface, n.VFID, f.RDMA, s.p.MAC(s.node, f.PCI), n.PCI)
 }
 
-func (s *sysfs) netdev(device, name string, mac net.HardwareAddr, mtu, speed int) {
+// dataDirect is the card's second function. Both have the same VU keyword.
+func (s *sysfs) dataDirect(n *NIC, physical string) {
+	folder := s.pci(function{pci: n.DataDirect.PCI, id: dataDirectID, subsystem: dataDirectID, class: "0x080100", driver: "mlx5_ib", generation: n.PCIeGeneration, width: n.Width})
+	mac := s.p.MAC(s.node, cardAddress(n.PCI))
+	vpd := vitalProductData("ConnectX-8", fmt.Sprintf("MT%X", []byte(mac)), fmt.Sprintf("MT%XMLNXS0D0F0", []byte(mac)))
+	s.raw(physical+"/vpd", vpd, 0o444)
+	s.raw(folder+"/vpd", vpd, 0o444)
+}
+
+// netdev of a function; an InfiniBand port's is the IPoIB one.
+func (s *sysfs) netdev(device, name string, n *NIC, pci string, rdma *RDMA) {
+	if name == "" {
+		return
+	}
 	folder := device + "/net/" + name
 	// udev made the np0 of the name from the port's name.
-	portName := ""
-	if strings.HasSuffix(name, "np0") {
-		portName = "p0"
+	portName := strings.TrimPrefix(portSuffix.FindString(name), "n")
+	index := s.index[name]
+	address, kind, broadcast := s.p.MAC(s.node, pci), 1, "ff:ff:ff:ff:ff:ff"
+	if rdma.infiniBand() {
+		// ARPHRD_INFINIBAND; the broadcast group of the default partition (RFC 4391, section 4).
+		address, kind = ipoibAddress(address), 32
+		broadcast = "00:ff:ff:ff:ff:12:40:1b:ff:ff:00:00:00:00:00:00:ff:ff:ff:ff"
 	}
-	// 1 is the loopback device.
-	s.interfaces++
-	index := s.interfaces + 1
 	for file, value := range map[string]any{
-		"address": mac, "addr_len": 6, "broadcast": "ff:ff:ff:ff:ff:ff", "mtu": mtu, "type": 1, "speed": speed, "duplex": "full",
+		"address": address, "addr_len": len(address), "broadcast": broadcast, "mtu": n.MTU, "type": kind, "speed": n.SpeedMbps, "duplex": "full",
 		"operstate": "up", "carrier": 1, "carrier_changes": 2, "flags": "0x1003", "tx_queue_len": 1000, "name_assign_type": 4,
 		"ifindex": index, "iflink": index, "dev_id": "0x0", "dev_port": 0, "phys_port_name": portName,
 		// Only a NIC in switchdev mode has one.
@@ -78,19 +91,8 @@ func (s *sysfs) statistics(folder string) {
 	}
 }
 
-func (s *sysfs) loopback() {
-	folder := "devices/virtual/net/lo"
-	for file, value := range map[string]any{
-		"address": "00:00:00:00:00:00", "mtu": 65536, "type": 772, "operstate": "unknown", "carrier": 1, "ifindex": 1, "iflink": 1, "flags": "0x9",
-	} {
-		s.file(folder+"/"+file, value)
-	}
-	s.statistics(folder)
-	s.link("class/net/lo", folder)
-}
-
 // rdma is the RDMA device of a function and the character devices that go with it.
-func (s *sysfs) rdma(device, interfaceName, id string, r *RDMA, mac net.HardwareAddr) {
+func (s *sysfs) rdma(device, interfaceName, id string, r *RDMA, mac net.HardwareAddr, physical string) {
 	if r == nil {
 		return
 	}
@@ -99,7 +101,7 @@ func (s *sysfs) rdma(device, interfaceName, id string, r *RDMA, mac net.Hardware
 	_, hex, _ := strings.Cut(id, ":")
 	number, _ := strconv.ParseUint(hex, 16, 16)
 	for file, value := range map[string]any{
-		"node_guid": guid(mac), "sys_image_guid": guid(mac), "node_type": "1: CA", "node_desc": r.Name,
+		"node_guid": guid(mac), "sys_image_guid": guid(s.p.MAC(s.node, cardAddress(physical))), "node_type": "1: CA", "node_desc": r.Name,
 		"fw_ver": r.Firmware, "hca_type": fmt.Sprintf("MT%d", number), "hw_rev": 0, "board_id": r.BoardID,
 	} {
 		s.file(folder+"/"+file, value)
@@ -109,16 +111,20 @@ func (s *sysfs) rdma(device, interfaceName, id string, r *RDMA, mac net.Hardware
 	s.link("class/infiniband/"+r.Name, folder)
 	s.rdmaPort(folder+"/ports/1", interfaceName, r, mac)
 
-	s.charDevice(device, "infiniband_verbs", fmt.Sprintf("uverbs%d", r.Index), r.Name, uverbsMinor+r.Index, "abi_version", 1)
-	s.charDevice(device, "infiniband_mad", fmt.Sprintf("umad%d", r.Index), r.Name, r.Index, "port", 1)
-	s.charDevice(device, "infiniband_mad", fmt.Sprintf("issm%d", r.Index), r.Name, issmMinor+r.Index, "port", 1)
+	for _, c := range r.charDevices() {
+		s.charDevice(device, r.Name, c)
+	}
 }
 
 func (s *sysfs) rdmaPort(folder, interfaceName string, r *RDMA, mac net.HardwareAddr) {
+	gidType, lid, subnetManager := "RoCE v2", "0x0", "0x0"
+	if r.infiniBand() {
+		gidType, lid, subnetManager = "IB/RoCE v1", fmt.Sprintf("%#x", r.Index+2), "0x1"
+	}
 	for file, value := range map[string]any{
 		"state": "4: ACTIVE", "phys_state": "5: LinkUp", "link_layer": r.LinkLayer, "rate": r.Rate,
-		"lid": "0x0", "sm_lid": "0x0", "cap_mask": "0x04010000", "lid_mask_count": 0, "sm_sl": 0,
-		"gids/0": linkLocalGID(mac), "pkeys/0": "0xffff", "gid_attrs/types/0": "RoCE v2",
+		"lid": lid, "sm_lid": subnetManager, "cap_mask": "0x04010000", "lid_mask_count": 0, "sm_sl": 0,
+		"gids/0": linkLocalGID(mac), "pkeys/0": "0xffff", "gid_attrs/types/0": gidType,
 	} {
 		s.file(folder+"/"+file, value)
 	}
@@ -144,11 +150,11 @@ func (s *sysfs) rdmaPort(folder, interfaceName string, r *RDMA, mac net.Hardware
 }
 
 // charDevice is a class device such as infiniband_verbs/uverbs0.
-func (s *sysfs) charDevice(device, class, name, rdmaName string, minor int, extra string, value any) {
-	folder := fmt.Sprintf("%s/%s/%s", device, class, name)
+func (s *sysfs) charDevice(device, rdmaName string, c charDevice) {
+	folder := fmt.Sprintf("%s/%s/%s", device, c.class, c.name)
 	s.file(folder+"/ibdev", rdmaName)
-	s.file(folder+"/dev", fmt.Sprintf("%d:%d", infinibandMajor, minor))
-	s.file(folder+"/"+extra, value)
+	s.file(folder+"/dev", fmt.Sprintf("%d:%d", c.major, c.minor))
+	s.file(folder+"/"+c.attribute, 1)
 	s.link(folder+"/device", device)
-	s.link(fmt.Sprintf("class/%s/%s", class, name), folder)
+	s.link(fmt.Sprintf("class/%s/%s", c.class, c.name), folder)
 }

@@ -18,6 +18,9 @@ var (
 	idPattern   = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
 	cpuPattern  = regexp.MustCompile(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$`)
 	namePattern = regexp.MustCompile(`^[a-z0-9_]{1,15}$`)
+	uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	// A VLAN's name has a dot.
+	stackedPattern = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]{0,14}$`)
 )
 
 // validation collects what is wrong, so that a profile's author sees all of it at once.
@@ -44,12 +47,7 @@ func (p *Profile) validate() error {
 		v.add("name, driver.version and driver.cuda are required")
 	}
 	if architectures[p.GPUModel.Architecture] == 0 && len(p.GPUs) > 0 {
-		v.add("gpuModel: architecture %q is not one of Ampere, Ada, Hopper, Blackwell", p.GPUModel.Architecture)
-	}
-	if p.NVLink != nil {
-		if _, ok := fabricStates[p.NVLink.Fabric]; !ok {
-			v.add("nvLink: fabric %q is not one of notSupported, notStarted, inProgress, completed", p.NVLink.Fabric)
-		}
+		v.add("gpuModel: architecture %q is not one of Volta, Turing, Ampere, Ada, Hopper, Blackwell", p.GPUModel.Architecture)
 	}
 	p.validateNUMA(v)
 	bridges := p.validateBridges(v)
@@ -66,17 +64,17 @@ func (p *Profile) validate() error {
 			v.add("%s: minor %d is not within 0 to %d", owner, g.Minor, nvidiaModeset-1)
 		}
 		v.once("minor ", fmt.Sprint(g.Minor), owner)
-		if len(g.NVSwitchLinks) > 0 && p.NVLink == nil {
-			v.add("%s: has NVLinks, but the profile has no nvLink", owner)
-		}
-		if len(g.NVSwitchLinks) > len(p.NVSwitches) {
-			v.add("%s: links to %d NVSwitches, the machine has %d", owner, len(g.NVSwitchLinks), len(p.NVSwitches))
+		if g.MemoryNode != nil && !v.nodes[*g.MemoryNode] {
+			v.add("%s: memory node %d does not exist", owner, *g.MemoryNode)
 		}
 	}
 	for i, s := range p.NVSwitches {
 		below(fmt.Sprintf("nvSwitches[%d]", i), s.PCI, s.Parent, s.ID)
 	}
 	p.validateNICs(v, below)
+	v.nvlink(p)
+	v.mig(p)
+	v.stacked(p)
 	return errors.Join(v.errs...)
 }
 
@@ -96,7 +94,7 @@ func (p *Profile) validateNUMA(v *validation) {
 	}
 	for i, n := range p.NUMANodes {
 		owner := fmt.Sprintf("numaNodes[%d]", i)
-		if !cpuPattern.MatchString(n.CPUs) {
+		if n.CPUs != "" && !cpuPattern.MatchString(n.CPUs) {
 			v.add("%s: cpus %q is not a list like 0-55,112-167 of numbers below 10000", owner, n.CPUs)
 		} else if _, err := cpuset.Parse(n.CPUs); err != nil {
 			v.add("%s: cpus: %w", owner, err)
@@ -131,14 +129,16 @@ func (p *Profile) validateBridges(v *validation) map[string]bool {
 }
 
 func (p *Profile) validateNICs(v *validation, below func(owner, pci, parent, id string)) {
-	uplinks := 0
 	for i, n := range p.NICs {
 		owner := fmt.Sprintf("nics[%d]", i)
 		below(owner, n.PCI, n.Parent, n.ID)
 		v.netdev(owner, n.Interface)
 		v.rdma(owner, n.RDMA)
-		if n.Uplink {
-			uplinks++
+		if n.Interface == "" && (n.RDMA == nil || n.Uplink) {
+			v.add("%s: needs an interface, or as no uplink an RDMA device", owner)
+		}
+		if n.DataDirect != nil {
+			below(owner+".dataDirect", n.DataDirect.PCI, n.DataDirect.Parent, dataDirectID)
 		}
 		if len(n.VFs) > n.TotalVFs {
 			v.add("%s: %d VFs, but totalVFs is %d", owner, len(n.VFs), n.TotalVFs)
@@ -146,18 +146,58 @@ func (p *Profile) validateNICs(v *validation, below func(owner, pci, parent, id 
 		for j, f := range n.VFs {
 			vf := fmt.Sprintf("%s.vfs[%d]", owner, j)
 			v.function(vf, f.PCI, n.VFID)
-			if f.Interface != "" {
-				v.netdev(vf, f.Interface)
-			}
+			v.netdev(vf, f.Interface)
 			v.rdma(vf, f.RDMA)
 		}
 	}
-	if uplinks > 1 {
-		v.add("nics: %d uplinks; a node has one", uplinks)
+}
+
+// nvlink wants every link to have two ends.
+func (v *validation) nvlink(p *Profile) {
+	gpus := map[string]GPU{}
+	for _, g := range p.GPUs {
+		gpus[g.PCI] = g
+	}
+	for i, g := range p.GPUs {
+		owner := fmt.Sprintf("gpus[%d]", i)
+		if p.NVLink == nil && (len(g.NVSwitchLinks) > 0 || g.HiddenSwitchLinks > 0 || len(g.NVLinks) > 0) {
+			v.add("%s: has NVLinks, but the profile has no nvLink", owner)
+		}
+		if len(g.NVSwitchLinks) > len(p.NVSwitches) {
+			v.add("%s: links to %d NVSwitches, the machine has %d", owner, len(g.NVSwitchLinks), len(p.NVSwitches))
+		}
+		total := max(0, g.HiddenSwitchLinks)
+		for _, count := range g.NVSwitchLinks {
+			total += max(0, count)
+		}
+		for peer, count := range g.NVLinks {
+			total += max(0, count)
+			if peer == g.PCI || gpus[peer].NVLinks[g.PCI] != count {
+				v.add("%s: has %d NVLinks to %s, which has %d back", owner, count, peer, gpus[peer].NVLinks[g.PCI])
+			}
+		}
+		if total > maxNVLinks {
+			v.add("%s: %d NVLinks; a GPU has up to %d", owner, total, maxNVLinks)
+		}
+	}
+	if p.NVLink == nil {
+		return
+	}
+	if _, ok := fabricStates[p.NVLink.Fabric]; !ok {
+		v.add("nvLink: fabric %q is not one of notSupported, notStarted, inProgress, completed", p.NVLink.Fabric)
+	}
+	if p.NVLink.ClusterUUID != "" && !uuidPattern.MatchString(p.NVLink.ClusterUUID) {
+		v.add("nvLink: clusterUUID %q is not a UUID in lower case", p.NVLink.ClusterUUID)
 	}
 }
 
+// maxNVLinks is NVML_NVLINK_MAX_LINKS.
+const maxNVLinks = 18
+
 func (v *validation) netdev(owner, name string) {
+	if name == "" {
+		return
+	}
 	if !namePattern.MatchString(name) {
 		v.add("%s: %q is not a netdev name (1 to 15 of a-z, 0-9, _)", owner, name)
 	}
@@ -171,10 +211,12 @@ func (v *validation) rdma(owner string, r *RDMA) {
 	if !namePattern.MatchString(r.Name) || (r.LinkLayer != "Ethernet" && r.LinkLayer != "InfiniBand") {
 		v.add("%s: rdma needs a name and linkLayer Ethernet or InfiniBand", owner)
 	}
-	// Above that umad and issm numbers would collide.
-	if r.Index < 0 || r.Index >= issmMinor {
-		v.add("%s: rdma index %d is not within 0 to %d", owner, r.Index, issmMinor-1)
+	if r.Index < 0 || r.Index >= maxRDMADevices {
+		v.add("%s: rdma index %d is not within 0 to %d", owner, r.Index, maxRDMADevices-1)
 	}
 	v.once("RDMA device ", r.Name, owner)
 	v.once("RDMA index ", fmt.Sprint(r.Index), owner)
 }
+
+// maxRDMADevices is RDMA_MAX_PORTS in the kernel's drivers/infiniband/core/core_priv.h.
+const maxRDMADevices = 8192
