@@ -71,8 +71,8 @@ func (r *Reader) ReadHardware(ctx context.Context) (topology.Hardware, error) {
 		}
 	}
 	slices.SortFunc(hardware.GPUFunctions, func(a, b topology.GPUFunction) int { return cmp.Compare(a.PCI, b.PCI) })
-	nics, problems := r.nics.Read(ctx, tree)
-	hardware.NICs = nics
+	inventory, problems := r.nics.Read(ctx, tree)
+	hardware.NICs = inventory.NICs
 	hardware.Problems = append(hardware.Problems, problems...)
 	return hardware, nil
 }

@@ -84,7 +84,7 @@ func TestTheKernelTellsStacksRoutesAndAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	n, err := observe(Netlink{})
+	n, err := observe(Netlink{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,15 +99,15 @@ func TestTheKernelTellsStacksRoutesAndAddresses(t *testing.T) {
 		}
 	}
 	route := Route{Destination: netip.MustParsePrefix("0.0.0.0/0"), Links: []int{upper.Attrs().Index}, Metric: 7}
-	if !slices.ContainsFunc(n.routes, func(r Route) bool {
-		return cmp.Equal(r.Links, route.Links) && r.Destination == route.Destination && r.Metric == 7
+	if !slices.ContainsFunc(n.routes, func(r chosenRoute) bool {
+		return cmp.Equal(r.Links, route.Links) && r.Destination == route.Destination && r.Metric == 7 && slices.Equal(r.Gateways, []netip.Addr{gateway})
 	}) {
 		t.Errorf("the default route is not among %+v", n.routes)
 	}
 	if want := []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}; !slices.Equal(n.addresses[upper.Attrs().Index], want) {
 		t.Errorf("up0 has the addresses %v", n.addresses[upper.Attrs().Index])
 	}
-	reasons := uplinkReasons(n, "/nonexistent", nil)
+	reasons := judge(n, New(Config{Sys: "/nonexistent"}).stackOf(n), interests{}).reasons
 	if reasons[port.Attrs().Index] == "" || reasons[peer.Attrs().Index] != "" {
 		t.Errorf("below a macvlan on a bridge, the bridge's port carries the default route and the port's peer does not: %v", reasons)
 	}

@@ -31,23 +31,44 @@ type Config struct {
 	// NodeAddresses are the addresses by which the cluster knows this node: the
 	// NIC that carries one is an uplink even where no default route uses it.
 	NodeAddresses []netip.Addr
+	// APIServerAddresses are those of the API servers, rather than of the
+	// service before them: the NIC that leads there is an uplink.
+	APIServerAddresses []netip.Addr
+	// CNIConfig is the folder of the node's CNI configurations: what they name as
+	// master, bridge or device is an uplink. "" reads none; a folder that is absent is an empty one.
+	CNIConfig string
 	// Kernel answers for the host's network namespace, nil is netlink in the
 	// calling process's namespace.
 	Kernel Kernel
 }
 
-// Reader reads the NICs.
+// Inventory is what the Reader finds.
+type Inventory struct {
+	// NICs, sorted by PCI address.
+	NICs []topology.NIC
+	// StackedLinks are the node's netdevs over those of the NICs, sorted by name.
+	StackedLinks []topology.StackedLink
+}
+
+// Reader reads the NICs. It may be used by several goroutines at once, and is
+// worth keeping: it remembers what takes long to read and does not change.
 type Reader struct {
-	sys           sysfs.Root
-	dev           string
-	nodeAddresses []netip.Addr
-	kernel        Kernel
-	rdma          rdmaSource
+	sys                    sysfs.Root
+	dev                    string
+	nodeAddresses, servers []netip.Addr
+	cniConfig              string
+	kernel                 Kernel
+	rdma                   rdmaSource
+	products               productData
 }
 
 // New makes a Reader.
 func New(cfg Config) *Reader {
-	r := &Reader{sys: sysfs.Root(cfg.Sys), dev: cfg.Dev, nodeAddresses: cfg.NodeAddresses, kernel: cfg.Kernel}
+	r := &Reader{
+		sys: sysfs.Root(cfg.Sys), dev: cfg.Dev, kernel: cfg.Kernel, cniConfig: cfg.CNIConfig,
+		nodeAddresses: unmapped(cfg.NodeAddresses), servers: unmapped(cfg.APIServerAddresses),
+		products: productData{known: map[productFile]map[string]string{}},
+	}
 	if r.sys == "" {
 		r.sys = "/sys"
 	}
@@ -61,6 +82,15 @@ func New(cfg Config) *Reader {
 	return r
 }
 
+// unmapped are addresses without the IPv6 form of IPv4 ones, which no route has.
+func unmapped(addresses []netip.Addr) []netip.Addr {
+	plain := make([]netip.Addr, len(addresses))
+	for i, a := range addresses {
+		plain[i] = a.Unmap()
+	}
+	return plain
+}
+
 // function is a NIC under construction: the netdev names that sysfs lists for
 // it belong to its identity, whether or not the namespace still has them.
 type function struct {
@@ -68,9 +98,13 @@ type function struct {
 	netdevs []string // the function's own netdev first, representors after it
 }
 
-// Read returns the NICs among the functions of the tree, sorted by PCI address,
-// and the problems that concern none of them alone.
-func (r *Reader) Read(ctx context.Context, tree *pci.Tree) ([]topology.NIC, []topology.Problem) {
+func (f *function) problem(subject string, err error) {
+	f.nic.Problems = append(f.nic.Problems, topology.Problem{Subject: subject, Message: err.Error()})
+}
+
+// Read returns the NICs among the functions of the tree with what is stacked on
+// them, and the problems that concern none of them alone.
+func (r *Reader) Read(ctx context.Context, tree *pci.Tree) (Inventory, []topology.Problem) {
 	var problems []topology.Problem
 	rdma, err := r.rdma.index(r.sys, r.dev)
 	if err != nil {
@@ -83,8 +117,9 @@ func (r *Reader) Read(ctx context.Context, tree *pci.Tree) ([]topology.NIC, []to
 		}
 	}
 	numberVFs(functions, tree)
+	problems = append(problems, r.dataDirect(functions, tree)...)
 
-	network, err := observe(r.kernel)
+	network, err := observe(r.kernel, r.nodeAddresses)
 	if err != nil {
 		problems = append(problems, topology.Problem{Subject: "network of the node", Message: err.Error()})
 		klog.FromContext(ctx).V(4).Info("The node's network could not be read completely; every NIC counts as an uplink", "err", err)
@@ -92,20 +127,39 @@ func (r *Reader) Read(ctx context.Context, tree *pci.Tree) ([]topology.NIC, []to
 	for _, f := range functions {
 		r.enrich(f, network)
 	}
-	problems = append(problems, markUplinks(functions, network, r.sys, r.nodeAddresses, err)...)
-	nics := make([]topology.NIC, len(functions))
+	r.firmware(functions, rdma)
+	podNetworks, faults := readPodNetworks(r.cniConfig)
+	problems = append(problems, faults...)
+	v := judge(network, r.stackOf(network), interests{nodeAddresses: r.nodeAddresses, servers: r.servers, podNetworks: podNetworks})
+	problems = append(problems, markUplinks(functions, v, err)...)
+
+	inventory := Inventory{NICs: make([]topology.NIC, len(functions))}
+	over := map[int]bool{}
 	for i, f := range functions {
-		nics[i] = f.nic
+		inventory.NICs[i] = f.nic
+		for _, netdev := range f.netdevs {
+			if link, ok := network.byName[netdev]; ok {
+				over[link.Index] = true
+			}
+		}
 	}
-	return nics, problems
+	inventory.StackedLinks = v.stacked(over)
+	return inventory, problems
 }
+
+// passthrough are drivers that hand a function to a virtual machine or to a
+// program, without netdev or RDMA device: nothing is left to offer.
+var passthrough = []string{"vfio-pci", "mlx5_vfio_pci", "pci-stub", "pciback", "xen-pciback", "uio_pci_generic", "igb_uio"}
 
 // identify decides whether a function is a NIC and reads what makes it one. A
 // network controller with a driver stays a NIC while its netdev is in a pod.
 func (r *Reader) identify(f *pci.Function, rdma *rdmaIndex) *function {
+	if isDataDirect(f) || slices.Contains(passthrough, f.Driver) {
+		return nil
+	}
 	address := f.Placement.PCI
 	netdevs := r.netdevs(address)
-	device := rdma.forFunction(address, netdevs)
+	device, problems := rdma.forFunction(address, netdevs)
 	if len(netdevs) == 0 && device == nil && (!f.IsNetwork() || f.Driver == "") {
 		return nil
 	}
@@ -113,7 +167,7 @@ func (r *Reader) identify(f *pci.Function, rdma *rdmaIndex) *function {
 		Name: topology.NICName(address), Kind: topology.PF, VFID: -1,
 		NumVFs: f.NumVFs, TotalVFs: f.TotalVFs,
 		Driver: f.Driver, VendorID: f.VendorID, DeviceID: f.DeviceID,
-		RDMA: device, Placement: f.Placement,
+		RDMA: device, Placement: f.Placement, Problems: problems,
 	}
 	if f.PF != "" {
 		nic.Kind, nic.Parent = topology.VF, topology.NICName(f.PF)
@@ -135,9 +189,7 @@ func numberVFs(functions []*function, tree *pci.Tree) {
 		}
 		number, ok := numbers[f.nic.Placement.PCI]
 		if !ok {
-			f.nic.Problems = append(f.nic.Problems, topology.Problem{
-				Subject: "VF number", Message: fmt.Sprintf("%s has a physfn link but its PF %s lists no virtfn link to it", f.nic.Placement.PCI, f.nic.Parent),
-			})
+			f.problem("VF number", fmt.Errorf("%s has a physfn link but its PF %s lists no virtfn link to it", f.nic.Placement.PCI, f.nic.Parent))
 			continue
 		}
 		f.nic.VFID = number
@@ -161,4 +213,31 @@ func (r *Reader) enrich(f *function, network *network) {
 	// -1 and EINVAL both mean "no carrier, no speed".
 	link.SpeedMbps = max(0, r.sys.OptionalInt(0, "class", "net", name, "speed"))
 	f.nic.Link = link
+}
+
+// firmware fills in the version, which is one for the whole card: VFs have their PF's.
+func (r *Reader) firmware(functions []*function, rdma *rdmaIndex) {
+	asker, canAsk := r.kernel.(FirmwareReader)
+	versions := map[string]string{}
+	for _, f := range functions {
+		if f.nic.Kind == topology.VF {
+			continue
+		}
+		if f.nic.RDMA != nil {
+			f.nic.Firmware = rdma.firmware(f.nic.RDMA.Name)
+		}
+		if f.nic.Firmware == "" && f.nic.Link != nil && canAsk {
+			version, err := asker.Firmware(f.nic.Link.Name)
+			if err != nil {
+				f.problem("firmware", err)
+			}
+			f.nic.Firmware = version
+		}
+		versions[f.nic.Name] = f.nic.Firmware
+	}
+	for _, f := range functions {
+		if f.nic.Kind == topology.VF {
+			f.nic.Firmware = versions[f.nic.Parent]
+		}
+	}
 }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/Mellanox/rdmamap"
@@ -102,9 +101,9 @@ func (x *rdmaIndex) portNetdevs(device string) []string {
 }
 
 // forFunction is the RDMA device of a PCI function or of one of its netdevs,
-// nil if there is none. In switchdev mode a function lists several; the first in
-// natural order is its own.
-func (x *rdmaIndex) forFunction(pci string, netdevs []string) *topology.RDMADevice {
+// nil if there is none, with what could not be made sense of. In switchdev mode
+// a function lists several; the first in natural order is its own.
+func (x *rdmaIndex) forFunction(pci string, netdevs []string) (*topology.RDMADevice, []topology.Problem) {
 	names := x.source.ofFunction(pci)
 	for _, netdev := range netdevs {
 		// A software device on top of hardware that has its own does not count.
@@ -113,46 +112,14 @@ func (x *rdmaIndex) forFunction(pci string, netdevs []string) *topology.RDMADevi
 		}
 	}
 	if len(names) == 0 {
-		return nil
+		return nil, nil
 	}
 	slices.SortStableFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
-	return x.device(names[0])
+	reading := rdmaReading{rdmaIndex: x, name: names[0]}
+	return reading.device(), reading.problems
 }
 
-func (x *rdmaIndex) device(name string) *topology.RDMADevice {
-	device := &topology.RDMADevice{
-		Name:     name,
-		NodeGUID: x.sys.OptionalText("class", "infiniband", name, "node_guid"),
-	}
-	if own := x.charDevices[name]; len(own) > 0 {
-		device.CharDevices = append(slices.Clone(own), x.shared...)
-		slices.Sort(device.CharDevices)
-	}
-	ports, err := x.sys.Names("class", "infiniband", name, "ports")
-	if err != nil {
-		return device
-	}
-	for _, entry := range ports {
-		number, err := strconv.Atoi(entry)
-		if err != nil {
-			continue
-		}
-		at := func(attribute string) string {
-			return x.sys.OptionalText("class", "infiniband", name, "ports", entry, attribute)
-		}
-		device.Ports = append(device.Ports, topology.RDMAPort{
-			Port: number, State: stateWord(at("state")), PhysState: stateWord(at("phys_state")),
-			LinkLayer: at("link_layer"), Rate: at("rate"),
-		})
-	}
-	slices.SortFunc(device.Ports, func(a, b topology.RDMAPort) int { return cmp.Compare(a.Port, b.Port) })
-	return device
-}
-
-// stateWord: sysfs writes "4: ACTIVE".
-func stateWord(state string) string {
-	if _, word, ok := strings.Cut(state, ":"); ok {
-		return strings.TrimSpace(word)
-	}
-	return state
+// firmware is the version of the card behind a device.
+func (x *rdmaIndex) firmware(name string) string {
+	return x.sys.OptionalText("class", "infiniband", name, "fw_ver")
 }

@@ -55,7 +55,8 @@ func TestRDMADevices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	nics, problems := New(Config{Sys: root, Dev: dev, Kernel: ports().route("0.0.0.0/0", 0, "p2")}).Read(t.Context(), tree)
+	inventory, problems := New(Config{Sys: root, Dev: dev, Kernel: ports().route("0.0.0.0/0", 0, "p2")}).Read(t.Context(), tree)
+	nics := inventory.NICs
 	if len(problems) != 0 {
 		t.Errorf("problems: %v", problems)
 	}
@@ -81,12 +82,12 @@ func TestARepresentorIsNotTheNICsOwnNetdev(t *testing.T) {
 		"class/net/a_rep/phys_port_name":                           "pf0vf0\n",
 	})
 	network := ports().link("a_rep", "device", "", "").route("0.0.0.0/0", 0, "p2")
-	nics, _ := New(Config{Sys: root, Dev: t.TempDir(), Kernel: network}).Read(t.Context(), tree)
+	nics := read(t.Context(), New(Config{Sys: root, Dev: t.TempDir(), Kernel: network}), tree)
 	if nics[0].Link == nil || nics[0].Link.Name != "p0" {
 		t.Errorf("the NIC's link is %+v", nics[0].Link)
 	}
 	network.routes = nil
-	nics, _ = New(Config{Sys: root, Dev: t.TempDir(), Kernel: network.route("0.0.0.0/0", 0, "a_rep")}).Read(t.Context(), tree)
+	nics = read(t.Context(), New(Config{Sys: root, Dev: t.TempDir(), Kernel: network.route("0.0.0.0/0", 0, "a_rep")}), tree)
 	if nics[0].Uplink == "" {
 		t.Error("a default route over a representor leaves the NIC free to be given away")
 	}

@@ -1,9 +1,15 @@
 // Which NICs does the node itself live on? Giving one of them to a pod cuts the
-// node off, so the answer is drawn wide: every default route of either family and
-// any metric, every address that the cluster knows the node by, and from the links
-// that these name, everything stacked on or under them - VLANs, bonds, bridges, macvlans,
-// Open vSwitch - down to the PCI function, its PF and its VFs.
+// node off, so the answer is drawn wide: every default route of either family, any
+// metric and any table that the node's traffic may use (rule.go); every address that
+// the cluster knows the node by; the routes to the API servers; what the pod network
+// runs over; and every port of a bond, bridge, Open vSwitch or VRF. From the links that
+// these name it goes down through everything that they are stacked on (stack.go) to
+// the PCI function, its PF and its VFs. A reason once found is kept, the weightiest first.
 // Where the kernel's answer is incomplete, every NIC is an uplink, and says why.
+//
+// Drawn wide means that a fabric whose routers advertise themselves puts a default
+// route on every RDMA NIC, and none is offered. The reason then names the
+// advertisement; `accept_ra=0` on those netdevs, or a router lifetime of 0, frees them.
 
 package nic
 
@@ -11,151 +17,112 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-
-	"github.com/hostler-dev/hostler/topology"
-	"github.com/hostler-dev/hostler/topology/sysfs"
 )
 
-// markUplinks sets NIC.Uplink. unread is why the network could not be read, nil if it could.
-func markUplinks(functions []*function, n *network, sys sysfs.Root, nodeAddresses []netip.Addr, unread error) []topology.Problem {
-	if unread != nil {
-		for _, f := range functions {
-			f.nic.Uplink = fmt.Sprintf("cannot be told apart from the node's uplink: %v", unread)
-		}
-		return nil
-	}
-	reasons := uplinkReasons(n, sys, nodeAddresses)
-	for _, f := range functions {
-		for _, netdev := range f.netdevs {
-			if reason := reasons[n.byName[netdev].Index]; reason != "" && f.nic.Uplink == "" {
-				f.nic.Uplink = reason
-			}
-		}
-	}
-	spreadOverSRIOV(functions)
-	if len(reasons) == 0 && len(functions) > 0 {
-		return []topology.Problem{{
-			Subject: "uplink",
-			Message: "the node has no default route and none of its links carries the node's address: no NIC is marked as the node's uplink; give the agent the node's address",
-		}}
-	}
-	return nil
+// Interests are what the node must be able to reach, besides its default routes.
+type interests struct {
+	nodeAddresses, servers []netip.Addr
+	podNetworks            []podNetwork
 }
 
-// spreadOverSRIOV: a VF lives on its PF's port, so an uplink VF makes its PF an
-// uplink and an uplink PF its VFs. Siblings of an uplink VF stay free.
-func spreadOverSRIOV(functions []*function) {
-	own := map[string]string{} // reasons before spreading
-	for _, f := range functions {
-		own[f.nic.Name] = f.nic.Uplink
+// verdicts are the reasons why the node lives on links, by index.
+type verdicts struct {
+	n       *network
+	stack   *stack
+	reasons map[int]string
+	// reachable: something shows how the node is reached at all.
+	reachable bool
+}
+
+// judge is the one judgement, of the snapshot and of the last look before a NIC is given away.
+func judge(n *network, s *stack, in interests) *verdicts {
+	v := &verdicts{n: n, stack: s, reasons: map[int]string{}}
+	v.defaultRoutes()
+	v.nodeAddresses(in.nodeAddresses)
+	v.servers(in.servers)
+	v.reachable = len(v.reasons) > 0
+	v.podNetworks(in.podNetworks)
+	v.routingDaemons()
+	v.tunnels()
+	v.ports()
+	return v
+}
+
+// mark gives a link its reason, and everything below it.
+func (v *verdicts) mark(link int, reason string) {
+	if link == v.n.loopback || v.n.byIndex[link].Name == "" || v.reasons[link] != "" {
+		return
 	}
-	for _, f := range functions {
-		if f.nic.Kind != topology.VF {
+	v.reasons[link] = reason
+	below := fmt.Sprintf("is stacked with %s and through it %s", v.n.byIndex[link].Name, reason)
+	queue := slices.Clone(v.stack.below[link])
+	for len(queue) > 0 {
+		next := queue[0]
+		queue = queue[1:]
+		if next == v.n.loopback || v.reasons[next] != "" {
 			continue
 		}
-		if reason := own[f.nic.Parent]; reason != "" && f.nic.Uplink == "" {
-			f.nic.Uplink = fmt.Sprintf("is a VF of %s, which %s", f.nic.Parent, reason)
-		}
-		if own[f.nic.Name] == "" {
-			continue
-		}
-		for _, pf := range functions {
-			if pf.nic.Name == f.nic.Parent && pf.nic.Uplink == "" {
-				pf.nic.Uplink = fmt.Sprintf("is the PF of %s, which %s", f.nic.Name, own[f.nic.Name])
-			}
-		}
+		v.reasons[next] = below
+		queue = append(queue, v.stack.below[next]...)
 	}
 }
 
-// uplinkReasons maps link indexes to the reason why the node lives on them.
-func uplinkReasons(n *network, sys sysfs.Root, nodeAddresses []netip.Addr) map[int]string {
-	names := map[int]string{}
-	loopback := 0
-	for _, link := range n.links {
-		names[link.Index] = link.Name
-		if link.Name == "lo" {
-			loopback = link.Index
-		}
-	}
-	reasons := map[int]string{}
-	var queue []int
-	add := func(link int, reason string) {
-		if link == 0 || link == loopback || names[link] == "" || reasons[link] != "" {
-			return
-		}
-		reasons[link] = reason
-		queue = append(queue, link)
-	}
-	for _, route := range n.routes {
+func (v *verdicts) name(link int) string { return v.n.byIndex[link].Name }
+
+func (v *verdicts) defaultRoutes() {
+	for _, route := range v.n.routes {
 		if !isDefault(route.Destination) {
 			continue
 		}
 		for _, link := range route.Links {
-			add(link, fmt.Sprintf("carries the default route %s via %s", route.Destination, names[link]))
+			v.mark(link, fmt.Sprintf("carries the default route %s via %s%s", route.Destination, v.name(link), route.origin()))
 		}
 	}
-	for _, address := range n.all {
-		if slices.Contains(nodeAddresses, address.Prefix.Addr()) {
-			add(address.Link, fmt.Sprintf("carries the node's address %s on %s", address.Prefix.Addr(), names[address.Link]))
-		}
-	}
-	joined := neighbours(n, sys)
-	for len(queue) > 0 {
-		link := queue[0]
-		queue = queue[1:]
-		for _, next := range joined[link] {
-			reason := reasons[link]
-			if !strings.Contains(reason, "through") {
-				reason = fmt.Sprintf("is stacked with %s and through it %s", names[link], reason)
-			}
-			add(next, reason)
-		}
-	}
-	return reasons
 }
 
 // isDefault also takes the halves 0.0.0.0/1 and 128.0.0.0/1, by which VPN
-// software overrides a default route without replacing it.
+// software overrides a default route without replacing it, and 2000::/3, which is
+// all of the public IPv6 space.
 func isDefault(destination netip.Prefix) bool {
-	return destination.IsValid() && destination.Bits() <= 1
+	return destination.IsValid() && (destination.Bits() <= 1 || destination.Addr().Is6() && destination.Bits() <= 3)
 }
 
-// neighbours joins links that are stacked on each other, in both directions:
-// what is below an uplink carries it, and what is above it is cut off with it.
-func neighbours(n *network, sys sysfs.Root) map[int][]int {
-	joined := map[int][]int{}
-	join := func(a, b int) {
-		if a != 0 && b != 0 && a != b {
-			joined[a] = append(joined[a], b)
-			joined[b] = append(joined[b], a)
+// origin says what is special about where a route is from.
+func (r *chosenRoute) origin() string {
+	origin := ""
+	if r.rule != "" {
+		origin = fmt.Sprintf(" in table %d, which the rule \"%s\" sends traffic to", r.table(), r.rule)
+	}
+	if r.Protocol == protocolRA {
+		origin += ", learnt from a router advertisement"
+	}
+	return origin
+}
+
+func (v *verdicts) nodeAddresses(addresses []netip.Addr) {
+	for _, address := range v.n.all {
+		if slices.Contains(addresses, address.Prefix.Addr()) {
+			v.mark(address.Link, fmt.Sprintf("carries the node's address %s on %s", address.Prefix.Addr(), v.name(address.Link)))
 		}
 	}
-	var switchPorts []int
-	for _, link := range n.links {
-		join(link.Index, link.Master)
-		join(link.Index, link.Lower)
-		if link.Kind == "openvswitch" {
-			// All of Open vSwitch hangs together below the kernel's view: which port
-			// a bridge's internal netdev leaves by is decided by flows.
-			switchPorts = append(switchPorts, link.Index)
-		}
-		if link.Kind == "device" || link.Kind == "veth" {
-			continue // nothing is below hardware, and there may be thousands of it
-		}
-		// Kinds with several links below (hsr, team) name only one by netlink.
-		names, err := sys.Names("class", "net", link.Name)
-		if err != nil {
-			continue // netlink has named master and lower already
-		}
-		for _, name := range names {
-			if lower, ok := strings.CutPrefix(name, "lower_"); ok {
-				join(link.Index, n.byName[lower].Index)
+}
+
+func (v *verdicts) servers(servers []netip.Addr) {
+	for _, server := range servers {
+		for _, route := range v.n.towards(server) {
+			for _, link := range route.Links {
+				v.mark(link, fmt.Sprintf("carries the route %s to the API server %s via %s%s", route.Destination, server, v.name(link), route.origin()))
 			}
 		}
 	}
-	for _, port := range switchPorts {
-		join(switchPorts[0], port)
+}
+
+// ports: whoever made a netdev a port of a bond, team, bridge, switch or VRF of
+// the node did so for the node's sake.
+func (v *verdicts) ports() {
+	for _, link := range v.n.links {
+		if master := v.name(link.Master); link.Master != 0 && master != "" && v.reasons[link.Index] == "" {
+			v.mark(link.Index, "is a port of "+master+" on the node")
+		}
 	}
-	return joined
 }

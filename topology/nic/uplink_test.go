@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,191 +12,173 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/hostler-dev/hostler/topology"
-	"github.com/hostler-dev/hostler/topology/pci"
 )
 
-// namespace is a kernel written down: links by name, in the order of their indexes.
-type namespace struct {
-	links     []LinkState
-	routes    []Route
-	addresses []Address
-	routesErr error
-}
-
-func (n *namespace) Links() ([]LinkState, error)   { return n.links, nil }
-func (n *namespace) Routes() ([]Route, error)      { return n.routes, n.routesErr }
-func (n *namespace) Addresses() ([]Address, error) { return n.addresses, nil }
-
-func (n *namespace) index(name string) int {
-	for _, link := range n.links {
-		if link.Name == name {
-			return link.Index
-		}
-	}
-	return 0
-}
-
-// link adds "name", "name kind", "name kind of master=x lower=y".
-func (n *namespace) link(name, kind, master, lower string) *namespace {
-	n.links = append(n.links, LinkState{
-		Index: len(n.links) + 1, Name: name, Kind: kind, Type: "ethernet", Up: true, Master: n.index(master), Lower: n.index(lower),
-	})
-	return n
-}
-
-func (n *namespace) route(destination string, metric int, links ...string) *namespace {
-	r := Route{Destination: netip.MustParsePrefix(destination), Metric: metric}
-	for _, link := range links {
-		r.Links = append(r.Links, n.index(link))
-	}
-	n.routes = append(n.routes, r)
-	return n
-}
-
-func (n *namespace) address(link, prefix string) *namespace {
-	n.addresses = append(n.addresses, Address{Link: n.index(link), Prefix: netip.MustParsePrefix(prefix)})
-	return n
-}
-
-// hardware renders three PFs p0, p1, p2 (0000:10:00.0 …) and two VFs of p2.
-func hardware(t *testing.T) (string, *pci.Tree) {
-	t.Helper()
-	root := t.TempDir()
-	write := func(path, content string) {
-		full := filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(full, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link := func(path, target string) {
-		full := filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(target, full); err != nil {
-			t.Fatal(err)
-		}
-	}
-	function := func(address, netdev string) string {
-		folder := "devices/pci0000:00/" + address
-		write(folder+"/class", "0x020000")
-		write(folder+"/net/"+netdev+"/speed", "100000")
-		link("bus/pci/devices/"+address, "../../../"+folder)
-		link("class/net/"+netdev, "../../"+folder+"/net/"+netdev)
-		link(folder+"/driver", "../../../bus/pci/drivers/mlx5_core")
-		return folder
-	}
-	for i := range 3 {
-		function(fmt.Sprintf("0000:1%d:00.0", i), fmt.Sprintf("p%d", i))
-	}
-	pf := "devices/pci0000:00/0000:12:00.0"
-	write(pf+"/sriov_numvfs", "2")
-	write(pf+"/sriov_totalvfs", "8")
-	for i := range 2 {
-		vf := fmt.Sprintf("0000:12:00.%d", i+1)
-		folder := function(vf, fmt.Sprintf("p2v%d", i))
-		link(folder+"/physfn", "../0000:12:00.0")
-		link(pf+fmt.Sprintf("/virtfn%d", i), "../"+vf)
-	}
-	tree, err := pci.Read(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root, tree
-}
-
-func ports() *namespace {
-	n := (&namespace{}).link("lo", "device", "", "")
-	for _, name := range []string{"p0", "p1", "p2", "p2v0", "p2v1"} {
-		n.link(name, "device", "", "")
-	}
-	return n
-}
-
 func TestUplinks(t *testing.T) {
-	port := func(n *namespace, name, master string) { n.links[n.index(name)-1].Master = n.index(master) }
+	all := []string{"p0", "p1", "p2", "p2v0", "p2v1"}
+	fromPods, fromNode := netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("192.0.2.7/32")
 	cases := []struct {
 		name    string
-		network func() *namespace
-		node    string
+		network *namespace
+		cfg     Config
 		want    []string // names of netdevs whose functions are uplinks
 	}{
-		{"a plain default route", func() *namespace { return ports().route("0.0.0.0/0", 100, "p0") }, "", []string{"p0"}},
-		{"default routes of both families and another metric", func() *namespace {
-			return ports().route("0.0.0.0/0", 100, "p0").route("::/0", 4096, "p1")
-		}, "", []string{"p0", "p1"}},
-		{"a route over two next hops", func() *namespace { return ports().route("0.0.0.0/0", 0, "p0", "p1") }, "", []string{"p0", "p1"}},
-		{"a default route in halves, as VPN software makes it", func() *namespace {
-			return ports().route("0.0.0.0/1", 0, "p0").route("128.0.0.0/1", 0, "p0")
-		}, "", []string{"p0"}},
-		{"other routes do not matter", func() *namespace {
-			return ports().route("0.0.0.0/0", 0, "p0").route("10.0.0.0/8", 0, "p1")
-		}, "", []string{"p0"}},
-		{"the node's address on a NIC without default route", func() *namespace {
-			return ports().route("0.0.0.0/0", 0, "p0").address("p1", "192.0.2.7/24")
-		}, "192.0.2.7", []string{"p0", "p1"}},
-		{"a VLAN", func() *namespace { return ports().link("p0.5", "vlan", "", "p0").route("0.0.0.0/0", 0, "p0.5") }, "", []string{"p0"}},
-		{"a VLAN on a bond over two ports", func() *namespace {
-			n := ports().link("bond0", "bond", "", "").link("bond0.5", "vlan", "", "bond0").route("0.0.0.0/0", 0, "bond0.5")
-			port(n, "p0", "bond0")
-			port(n, "p1", "bond0")
-			return n
-		}, "", []string{"p0", "p1"}},
-		{"a bridge", func() *namespace {
-			n := ports().link("br0", "bridge", "", "").route("0.0.0.0/0", 0, "br0")
-			port(n, "p1", "br0")
-			return n
-		}, "", []string{"p1"}},
-		{"a macvlan", func() *namespace { return ports().link("up0", "macvlan", "", "p0").route("0.0.0.0/0", 0, "up0") }, "", []string{"p0"}},
-		{"an Open vSwitch bridge, whose ports netlink joins only at ovs-system", func() *namespace {
-			n := ports().link("ovs-system", "openvswitch", "", "").link("br-ex", "openvswitch", "", "").route("0.0.0.0/0", 0, "br-ex")
-			port(n, "p1", "ovs-system")
-			return n
-		}, "", []string{"p1"}},
-		{"a VF makes its PF an uplink, not its sibling", func() *namespace { return ports().route("0.0.0.0/0", 0, "p2v0") }, "", []string{"p2", "p2v0"}},
-		{"a PF makes its VFs uplinks", func() *namespace { return ports().route("0.0.0.0/0", 0, "p2") }, "", []string{"p2", "p2v0", "p2v1"}},
+		{"a plain default route", ports().route("0.0.0.0/0", 100, "p0"), Config{}, []string{"p0"}},
+		{"a default route in IPv6 alone", ports().route("::/0", 1024, "p1"), Config{}, []string{"p1"}},
+		{"default routes of both families and another metric", ports().route("0.0.0.0/0", 100, "p0").route("::/0", 4096, "p1"), Config{}, []string{"p0", "p1"}},
+		{"a second default route with metric 4096", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 4096, "p1"), Config{}, []string{"p0", "p1"}},
+		{"a route over two next hops", ports().route("0.0.0.0/0", 0, "p0", "p1"), Config{}, []string{"p0", "p1"}},
+		{"a default route in halves, as VPN software makes it", ports().route("0.0.0.0/1", 0, "p0").route("128.0.0.0/1", 0, "p0"), Config{}, []string{"p0"}},
+		{"the public IPv6 space instead of a default route", ports().route("2000::/3", 0, "p1"), Config{}, []string{"p1"}},
+		{"other routes do not matter", ports().route("0.0.0.0/0", 0, "p0").route("10.0.0.0/8", 0, "p1"), Config{}, []string{"p0"}},
+		{"a loopback default route leads nowhere", ports().route("::/0", 0, "lo"), Config{}, nil},
 		{"routes that cannot be read", func() *namespace {
 			n := ports()
 			n.routesErr = errors.New("operation not permitted")
 			return n
-		}, "", []string{"p0", "p1", "p2", "p2v0", "p2v1"}},
-		{"a loopback default route leads nowhere", func() *namespace { return ports().route("::/0", 0, "lo") }, "", nil},
+		}(), Config{}, all},
+
+		{"the node's address on a NIC without default route", ports().route("0.0.0.0/0", 0, "p0").address("p1", "192.0.2.7/24"),
+			Config{NodeAddresses: addresses("192.0.2.7")}, []string{"p0", "p1"}},
+		{"the node's address in the form of IPv6", ports().address("p1", "192.0.2.7/24"), Config{NodeAddresses: addresses("::ffff:192.0.2.7")}, []string{"p1"}},
+		{"API servers behind a second NIC", ports().route("0.0.0.0/0", 0, "p0").route("10.0.0.0/8", 0, "p2").route("10.1.0.0/16", 0, "p1"),
+			Config{APIServerAddresses: addresses("10.1.2.3")}, []string{"p0", "p1"}},
+		{"API servers behind the default route", ports().route("0.0.0.0/0", 0, "p0").route("10.1.0.0/16", 0, "p1"),
+			Config{APIServerAddresses: addresses("198.51.100.1")}, []string{"p0"}},
+		{"API servers behind a VLAN of a second NIC, in IPv6", ports().route("0.0.0.0/0", 0, "p0").link("p1.7", "vlan", "", "p1").route("2001:db8::/64", 0, "p1.7"),
+			Config{APIServerAddresses: addresses("2001:db8::1")}, []string{"p0", "p1"}},
+
+		{"a VLAN", ports().link("p0.5", "vlan", "", "p0").route("0.0.0.0/0", 0, "p0.5"), Config{}, []string{"p0"}},
+		{"a VLAN on a bond over two PFs", ports().link("bond0", "bond", "", "").link("bond0.5", "vlan", "", "bond0").port("p0", "bond0").port("p1", "bond0").
+			route("0.0.0.0/0", 0, "bond0.5"), Config{}, []string{"p0", "p1"}},
+		{"a macvlan", ports().link("up0", "macvlan", "", "p0").route("0.0.0.0/0", 0, "up0"), Config{}, []string{"p0"}},
+		{"a macvlan that the node uses for nothing", ports().route("0.0.0.0/0", 0, "p0").link("up1", "macvlan", "", "p1"), Config{}, []string{"p0"}},
+		{"a bridge", ports().link("br0", "bridge", "", "").route("0.0.0.0/0", 0, "br0").port("p1", "br0"), Config{}, []string{"p1"}},
+		{"a bridge that carries no route", ports().route("0.0.0.0/0", 0, "p0").link("br0", "bridge", "", "").port("p1", "br0"), Config{}, []string{"p0", "p1"}},
+		{"a VLAN as port of a bond that carries no route", ports().route("0.0.0.0/0", 0, "p0").link("bond0", "bond", "", "").link("p1.5", "vlan", "", "p1").port("p1.5", "bond0"),
+			Config{}, []string{"p0", "p1"}},
+		{"a port of a VRF", ports().route("0.0.0.0/0", 0, "p0").link("mgmt", "vrf", "", "").port("p1", "mgmt"), Config{}, []string{"p0", "p1"}},
+		{"an Open vSwitch bridge, whose ports netlink joins only at ovs-system", ports().link("ovs-system", "openvswitch", "", "").link("br-ex", "openvswitch", "", "").
+			port("p1", "ovs-system").route("0.0.0.0/0", 0, "br-ex"), Config{}, []string{"p1"}},
+		{"a VF behind Hyper-V's synthetic netdev, which is its master", ports().link("eth0", "device", "", "").port("p2v0", "eth0").route("0.0.0.0/0", 0, "eth0"),
+			Config{}, []string{"p2", "p2v0"}},
+
+		{"a VF makes its PF an uplink, not its sibling", ports().route("0.0.0.0/0", 0, "p2v0"), Config{}, []string{"p2", "p2v0"}},
+		{"a PF makes its VFs uplinks", ports().route("0.0.0.0/0", 0, "p2"), Config{}, []string{"p2", "p2v0", "p2v1"}},
+		{"a VLAN over a VF", ports().link("v.5", "vlan", "", "p2v1").route("0.0.0.0/0", 0, "v.5"), Config{}, []string{"p2", "p2v1"}},
+
+		{"a table that no rule names", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100), Config{}, []string{"p0"}},
+		{"a table for everything", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100}), Config{}, []string{"p0", "p1"}},
+		{"a table for everything of the other family", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, IPv6: true}), Config{}, []string{"p0"}},
+		{"the default table", ports().route("0.0.0.0/0", 0, "p1").inTable(253), Config{}, []string{"p1"}},
+		{"a table for all but marked traffic, as wg-quick makes it", ports().route("0.0.0.0/0", 0, "p1").inTable(51820).rule(Rule{Table: 51820, Mark: 0xca6c, Mask: ^uint32(0), Invert: true}),
+			Config{}, []string{"p1"}},
+		{"a table for marked traffic", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, Mark: 1, Mask: ^uint32(0)}), Config{}, []string{"p0"}},
+		{"a table for traffic without a mark", ports().route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, Mark: 0, Mask: 0xff}), Config{}, []string{"p1"}},
+		{"a table for sockets bound to the NIC", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, Out: "p1"}), Config{}, []string{"p0"}},
+		{"a table for other users than root", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, NotRoot: true}), Config{}, []string{"p0"}},
+		{"a table for traffic of the node's address", ports().address("p1", "192.0.2.7/24").route("0.0.0.0/0", 0, "p2").inTable(100).rule(Rule{Table: 100, From: fromNode}),
+			Config{NodeAddresses: addresses("192.0.2.7")}, []string{"p1", "p2", "p2v0", "p2v1"}},
+		{"a way out of its own for each NIC, as multi-rail nodes have it", ports().route("0.0.0.0/0", 0, "p0").address("p1", "10.1.0.7/24").route("0.0.0.0/0", 0, "p1").inTable(101).
+			rule(Rule{Table: 101, From: netip.MustParsePrefix("10.1.0.7/32")}), Config{}, []string{"p0"}},
+		{"the same for the NIC's subnet and for what comes in by it", ports().route("0.0.0.0/0", 0, "p0").address("p1", "10.1.0.7/24").route("0.0.0.0/0", 0, "p1").inTable(101).
+			rule(Rule{Table: 101, From: netip.MustParsePrefix("10.1.0.0/24")}, Rule{Table: 101, In: "p1"}), Config{}, []string{"p0"}},
+		{"a table for pods, as cloud CNIs make it for further NICs", ports().route("0.0.0.0/0", 0, "p0").address("p1", "192.0.2.8/24").route("0.0.0.0/0", 0, "p1").inTable(2).
+			rule(Rule{Table: 2, From: fromPods}), Config{}, []string{"p0", "p1"}},
+		{"a table for what pods send", ports().link("cni0", "bridge", "", "").route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(2).rule(Rule{Table: 2, In: "cni0"}), Config{}, []string{"p0", "p1"}},
+		{"a table for one destination is no default", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, To: netip.MustParsePrefix("10.1.0.0/16")}),
+			Config{}, []string{"p0"}},
+		{"a table for one destination, where the API server is", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, To: netip.MustParsePrefix("10.1.0.0/16")}),
+			Config{APIServerAddresses: addresses("10.1.2.3")}, []string{"p0", "p1"}},
+		{"a table for another destination", ports().route("0.0.0.0/0", 0, "p0").route("10.2.0.0/16", 0, "p1").inTable(100).rule(Rule{Table: 100, To: netip.MustParsePrefix("10.1.0.0/16")}),
+			Config{APIServerAddresses: addresses("10.1.2.3")}, []string{"p0"}},
+
+		{"flannel.1, bound to a second NIC", ports().route("0.0.0.0/0", 0, "p0").tunnel("flannel.1", "vxlan", "p1", "", ""), Config{}, []string{"p0", "p1"}},
+		{"a vxlan with the address of a second NIC", ports().route("0.0.0.0/0", 0, "p0").address("p1", "10.1.0.7/24").tunnel("vxlan.calico", "vxlan", "", "10.1.0.7", ""), Config{}, []string{"p0", "p1"}},
+		{"a geneve whose other end is behind a second NIC", ports().route("0.0.0.0/0", 0, "p0").route("10.1.0.0/16", 0, "p1").tunnel("g0", "geneve", "", "", "10.1.2.3"), Config{}, []string{"p0", "p1"}},
+		{"a multicast vxlan says nothing by its group", ports().route("0.0.0.0/0", 0, "p0").route("224.0.0.0/4", 0, "p1").tunnel("v0", "vxlan", "", "", "239.1.1.1"), Config{}, []string{"p0"}},
+		{"tunl0, bound to nothing, with its gateways behind a second NIC", ports().route("0.0.0.0/0", 0, "p0").route("10.1.0.0/16", 0, "p1").tunnel("tunl0", "ipip", "", "", "").
+			route("10.244.2.0/26", 0, "tunl0").by(12).routed(func(r *Route) { r.Gateways = addresses("10.1.0.8") }), Config{}, []string{"p0", "p1"}},
+		{"a tunnel over a VLAN of a second NIC", ports().route("0.0.0.0/0", 0, "p0").link("p1.9", "vlan", "", "p1").tunnel("flannel.1", "vxlan", "p1.9", "", ""), Config{}, []string{"p0", "p1"}},
+		{"routes that BIRD learnt", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(12), Config{}, []string{"p0", "p1"}},
+		{"routes that the administrator wrote", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(4), Config{}, []string{"p0"}},
 	}
 	root, tree := hardware(t)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := Config{Sys: root, Dev: t.TempDir(), Kernel: c.network()}
-			if c.node != "" {
-				cfg.NodeAddresses = []netip.Addr{netip.MustParseAddr(c.node)}
-			}
-			nics, problems := New(cfg).Read(t.Context(), tree)
-			if diff := cmp.Diff(c.want, uplinks(nics)); diff != "" {
+			c.cfg.Sys, c.cfg.Dev, c.cfg.Kernel = root, t.TempDir(), c.network
+			reader := New(c.cfg)
+			inventory, problems := reader.Read(t.Context(), tree)
+			if diff := cmp.Diff(c.want, uplinks(inventory.NICs)); diff != "" {
 				t.Error(diff)
 			}
 			if len(c.want) == 0 && (len(problems) != 1 || problems[0].Subject != "uplink") {
 				t.Errorf("no uplink was found and no problem says so: %v", problems)
 			}
+			agree(t, reader, inventory.NICs)
 		})
 	}
 }
 
-func uplinks(nics []topology.NIC) []string {
-	var names []string
+// agree checks that the last look before a NIC is given away judges as the snapshot did.
+func agree(t *testing.T, reader *Reader, nics []topology.NIC) {
+	t.Helper()
+	want := map[string]string{}
 	for _, nic := range nics {
 		if nic.Uplink != "" {
-			names = append(names, nic.Link.Name)
+			want[nic.Name] = nic.Uplink
 		}
 	}
-	return names
+	got, err := reader.Uplinks(t.Context(), nics)
+	if err != nil {
+		if got != nil || len(want) != len(nics) {
+			t.Errorf("the last look fails and the snapshot does not: %v", err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the last look judges otherwise: %s", diff)
+	}
+}
+
+func addresses(texts ...string) []netip.Addr {
+	var list []netip.Addr
+	for _, text := range texts {
+		list = append(list, netip.MustParseAddr(text))
+	}
+	return list
+}
+
+func TestTheReasonSaysWhatItIs(t *testing.T) {
+	root, tree := hardware(t)
+	for _, c := range []struct {
+		network *namespace
+		cfg     Config
+		want    string // of p1
+	}{
+		{ports().route("0.0.0.0/0", 0, "p1"), Config{}, "carries the default route 0.0.0.0/0 via p1"},
+		{ports().route("::/0", 0, "p1").by(protocolRA), Config{}, "carries the default route ::/0 via p1, learnt from a router advertisement"},
+		{ports().route("0.0.0.0/0", 0, "p1").inTable(2).rule(Rule{Table: 2, From: netip.MustParsePrefix("10.244.0.0/16")}), Config{},
+			`carries the default route 0.0.0.0/0 via p1 in table 2, which the rule "from 10.244.0.0/16" sends traffic to`},
+		{ports().address("p1", "192.0.2.7/24"), Config{NodeAddresses: addresses("192.0.2.7")}, "carries the node's address 192.0.2.7 on p1"},
+		{ports().route("10.0.0.0/8", 0, "p1"), Config{APIServerAddresses: addresses("10.1.2.3")}, "carries the route 10.0.0.0/8 to the API server 10.1.2.3 via p1"},
+		{ports().link("br0", "bridge", "", "").port("p1", "br0"), Config{}, "is a port of br0 on the node"},
+		{ports().tunnel("flannel.1", "vxlan", "p1", "", ""), Config{}, "carries the tunnel flannel.1 (vxlan)"},
+		{ports().route("10.244.2.0/26", 0, "p1").by(186), Config{}, "carries the route 10.244.2.0/26 via p1, which the routing daemon bgp learnt: the pod network runs over it"},
+		{ports().link("bond0", "bond", "", "").link("bond0.5", "vlan", "", "bond0").port("p1", "bond0").route("0.0.0.0/0", 0, "bond0.5"), Config{},
+			"is stacked with bond0.5 and through it carries the default route 0.0.0.0/0 via bond0.5"},
+	} {
+		c.cfg.Sys, c.cfg.Dev, c.cfg.Kernel = root, t.TempDir(), c.network
+		if got := read(t.Context(), New(c.cfg), tree)[1].Uplink; got != c.want {
+			t.Errorf("p1 %s, want %s", got, c.want)
+		}
+	}
 }
 
 func TestTheReasonIsASentenceForTheAdministrator(t *testing.T) {
 	root, tree := hardware(t)
 	n := ports().link("p2.5", "vlan", "", "p2").route("0.0.0.0/0", 0, "p2.5")
-	nics, _ := New(Config{Sys: root, Dev: t.TempDir(), Kernel: n}).Read(t.Context(), tree)
+	nics := read(t.Context(), New(Config{Sys: root, Dev: t.TempDir(), Kernel: n}), tree)
 	want := []string{
 		"is stacked with p2.5 and through it carries the default route 0.0.0.0/0 via p2.5",
 		"is a VF of nic-0000-12-00-0, which is stacked with p2.5 and through it carries the default route 0.0.0.0/0 via p2.5",
@@ -207,7 +187,8 @@ func TestTheReasonIsASentenceForTheAdministrator(t *testing.T) {
 		t.Error(cmp.Diff(want, got))
 	}
 	n.routesErr = errors.New("operation not permitted")
-	nics, problems := New(Config{Sys: root, Dev: t.TempDir(), Kernel: n}).Read(t.Context(), tree)
+	inventory, problems := New(Config{Sys: root, Dev: t.TempDir(), Kernel: n}).Read(t.Context(), tree)
+	nics = inventory.NICs
 	if !strings.Contains(nics[0].Uplink, "operation not permitted") || len(problems) != 1 {
 		t.Errorf("the reason is %q, the problems %v", nics[0].Uplink, problems)
 	}
@@ -218,7 +199,7 @@ func TestANetdevInAPodLeavesTheNICWithoutLink(t *testing.T) {
 	root, tree := hardware(t)
 	n := ports().route("0.0.0.0/0", 0, "p0")
 	n.links[2].Name = "elsewhere"
-	nics, _ := New(Config{Sys: root, Dev: t.TempDir(), Kernel: n}).Read(t.Context(), tree)
+	nics := read(t.Context(), New(Config{Sys: root, Dev: t.TempDir(), Kernel: n}), tree)
 	if len(nics) != 5 || nics[1].Name != "nic-0000-11-00-0" || nics[1].Link != nil {
 		t.Errorf("the NIC is %+v", nics[1])
 	}
@@ -247,7 +228,7 @@ func TestNoStackHidesTheUplink(t *testing.T) {
 		}
 		n.route("0.0.0.0/0", 0, top)
 		read := func() []topology.NIC {
-			nics, _ := New(Config{Sys: root, Dev: dev, Kernel: n}).Read(context.Background(), tree)
+			nics := read(context.Background(), New(Config{Sys: root, Dev: dev, Kernel: n}), tree)
 			return nics
 		}
 		before := read()
