@@ -1,119 +1,189 @@
-// The scheduler's own allocator, run over what is published: that the
-// attributes mean to it what they are meant to.
+// The scheduler's own allocator, run over what is published: that attributes and
+// counters mean to it what they are meant to. Each case is a sequence of claims
+// against one node; an empty answer is a claim that stays pending.
 
 package publish
 
 import (
-	"errors"
-	"fmt"
-	"slices"
+	"strings"
 	"testing"
 
-	v1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/dynamic-resource-allocation/cel"
 	"k8s.io/dynamic-resource-allocation/structured"
 	"k8s.io/klog/v2/ktesting"
-	"k8s.io/utils/ptr"
 
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/test/allocator"
 	"github.com/hostler-dev/hostler/topology"
 )
 
-// classes are those of the chart: one per type.
-type classes struct{}
+const (
+	island   = "hostler.dev/nvlinkIsland"
+	affinity = "hostler.dev/affinityGroup"
+	root     = "resource.kubernetes.io/pcieRoot"
+	numaNode = "resource.kubernetes.io/numaNode"
+)
 
-func (classes) List() ([]*resourceapi.DeviceClass, error) { return nil, errors.New("not needed") }
-func (classes) Get(name string) (*resourceapi.DeviceClass, error) {
-	expression := fmt.Sprintf(`device.driver == "hostler.dev" && device.attributes["hostler.dev"].type == %q`, name)
-	return &resourceapi.DeviceClass{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       resourceapi.DeviceClassSpec{Selectors: []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{Expression: expression}}}},
-	}, nil
+func scheduler(in Input, features structured.Features) *allocator.Scheduler {
+	in.NodeName = node
+	return allocator.New(allocator.Config{
+		Driver: DriverName, NodeName: node, Resources: Resources(in), Features: features,
+		Classes: allocator.TypeClasses(DriverName, "gpu", "mig", "nic", "pair", "egress"),
+	})
 }
 
-// allocate returns the devices that the claims get, nil if they cannot be satisfied.
-func allocate(t *testing.T, in Input, claims ...*resourceapi.ResourceClaim) []string {
+// step is a claim, or several of one pod, and the devices that it gets.
+type step struct {
+	claims []*resourceapi.ResourceClaim
+	want   string
+}
+
+func claim(want string, parts ...allocator.Part) step {
+	return step{[]*resourceapi.ResourceClaim{allocator.Claim("c", parts...)}, want}
+}
+
+func run(t *testing.T, in Input, features structured.Features, steps []step) {
 	t.Helper()
 	_, ctx := ktesting.NewTestContext(t)
-	var published []*resourceapi.ResourceSlice
-	for name, pool := range Resources(in).Pools {
-		for i, slice := range pool.Slices {
-			published = append(published, &resourceapi.ResourceSlice{
-				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", name, i)},
-				Spec: resourceapi.ResourceSliceSpec{
-					Driver: DriverName, NodeName: ptr.To(in.NodeName), Devices: slice.Devices,
-					Pool: resourceapi.ResourcePool{Name: name, ResourceSliceCount: int64(len(pool.Slices))},
-				},
-			})
+	s := scheduler(in, features)
+	for i, step := range steps {
+		got, err := s.Allocate(ctx, step.claims...)
+		if err != nil {
+			t.Fatalf("claim %d: %v", i+1, err)
+		}
+		if strings.Join(got, " ") != step.want {
+			t.Fatalf("claim %d was allocated %v, want %q", i+1, got, step.want)
 		}
 	}
-	features := structured.Features{AdminAccess: true, ConsumableCapacity: true, DeviceTaints: true, PrioritizedList: true}
-	state := structured.AllocatedState{
-		AllocatedDevices: sets.New[structured.DeviceID](), AllocatedSharedDeviceIDs: sets.New[structured.SharedDeviceID](),
-		AggregatedCapacity: structured.NewConsumedCapacityCollection(),
+}
+
+// profile asks for one partition.
+func profile(name string) allocator.Part {
+	return allocator.Request("mig", 1, `device.attributes["hostler.dev"].migProfile == "`+name+`"`)
+}
+
+func TestSchedulerFindsWhatBelongsTogether(t *testing.T) {
+	one := func(class string) allocator.Part { return allocator.Request(class, 1) }
+	pairs := func(n int) []allocator.Part {
+		var parts []allocator.Part
+		for range n {
+			parts = append(parts, one("gpu"), one("nic"))
+		}
+		parts = append(parts, allocator.Match(affinity, "r0", "r1"))
+		if n == 2 {
+			parts = append(parts, allocator.Match(affinity, "r2", "r3"))
+		}
+		return parts
 	}
-	allocator, err := structured.NewAllocator(ctx, features, state, classes{}, published, cel.NewCache(10, cel.Features{EnableConsumableCapacity: true}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	results, err := allocator.Allocate(ctx, &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: in.NodeName}}, claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var devices []string
-	for _, result := range results {
-		for _, device := range result.Devices.Results {
-			devices = append(devices, device.Device)
+	twoIslands := dgx()
+	for i := range twoIslands.GPUs {
+		for link := range twoIslands.GPUs[i].NVLinks {
+			twoIslands.GPUs[i].NVLinks[link].Active = link < 1 && i != 0
+			twoIslands.GPUs[i].NVLinks[link].Peer = topology.NVLinkPeerGPU
+			twoIslands.GPUs[i].NVLinks[link].PeerPCI = twoIslands.GPUs[[]int{0, 3, 1, 1, 6, 6, 4, 5}[i]].Placement.PCI
 		}
 	}
-	return devices
-}
-
-func claimFor(name string, match string, wanted ...string) *resourceapi.ResourceClaim {
-	claim := &resourceapi.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
-	for _, class := range wanted {
-		claim.Spec.Devices.Requests = append(claim.Spec.Devices.Requests, resourceapi.DeviceRequest{Name: class, Exactly: &resourceapi.ExactDeviceRequest{
-			DeviceClassName: class, AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: 1,
-		}})
-	}
-	if match != "" {
-		claim.Spec.Devices.Constraints = []resourceapi.DeviceConstraint{{MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(match))}}
-	}
-	return claim
-}
-
-func TestSchedulerAllocates(t *testing.T) {
-	at := func(pci, root string) topology.Placement {
-		return topology.Placement{PCI: pci, PCIeRoot: root, NUMANode: 0, Socket: 0}
-	}
-	far, near, pair := gpu("0000:17:00.0"), gpu("0000:47:00.0"), nic("0000:48:00.0")
-	far.Placement, near.Placement, pair.Placement = at("0000:17:00.0", "pci0000:16"), at("0000:47:00.0", "pci0000:46"), at("0000:48:00.0", "pci0000:46")
-	uplink := nic("0000:18:00.0")
-	uplink.Placement, uplink.Uplink = at("0000:18:00.0", "pci0000:16"), "carries the default route"
-	machine := &topology.Snapshot{GPUs: []topology.GPU{far, near}, NICs: []topology.NIC{uplink, pair}}
-	faulty := []Taint{{Device: near.Name, Key: "hostler.dev/xid", Value: "79", Effect: resourceapi.DeviceTaintEffectNoSchedule}}
-
+	faulty := []Taint{{Device: dgx().GPUs[0].Name, Key: "hostler.dev/xid", Value: "79", Effect: resourceapi.DeviceTaintEffectNoSchedule}}
 	for _, test := range []struct {
-		name   string
-		taints []Taint
-		claims []*resourceapi.ResourceClaim
-		want   []string
+		name  string
+		in    Input
+		steps []step
 	}{
-		{"a GPU and a NIC under one root complex", nil, []*resourceapi.ResourceClaim{claimFor("c", "resource.kubernetes.io/pcieRoot", "gpu", "nic")}, []string{near.Name, pair.Name}},
-		{"the same by our own affinity group", nil, []*resourceapi.ResourceClaim{claimFor("c", "hostler.dev/affinityGroup", "gpu", "nic")}, []string{near.Name, pair.Name}},
-		{"no such pair while the GPU is faulty", faulty, []*resourceapi.ResourceClaim{claimFor("c", "resource.kubernetes.io/pcieRoot", "gpu", "nic")}, nil},
-		{"a faulty GPU is avoided", faulty, []*resourceapi.ResourceClaim{claimFor("c", "", "gpu")}, []string{far.Name}},
-		{"the uplink is not given away when the other NIC is taken", nil, []*resourceapi.ResourceClaim{claimFor("c", "", "nic"), claimFor("d", "", "nic")}, nil},
-		{"three claims share the egress device", nil, []*resourceapi.ResourceClaim{claimFor("c", "", "egress"), claimFor("d", "", "egress"), claimFor("e", "", "egress")}, []string{EgressDevice, EgressDevice, EgressDevice}},
+		{"a GPU and a NIC under one root complex", Input{Snapshot: dgx()}, []step{claim("gpu-0000-13-00-0 nic-0000-15-00-0", one("gpu"), one("nic"), allocator.Match(root))}},
+		{"the same by affinity group", Input{Snapshot: dgx()}, []step{claim("gpu-0000-13-00-0 nic-0000-15-00-0", pairs(1)...)}},
+		{"two such in one claim", Input{Snapshot: dgx()}, []step{
+			claim("gpu-0000-13-00-0 nic-0000-15-00-0 gpu-0000-23-00-0 nic-0000-25-00-0", pairs(2)...),
+			claim("gpu-0000-33-00-0 nic-0000-35-00-0 gpu-0000-43-00-0 nic-0000-45-00-0", pairs(2)...),
+		}},
+		{"a faulty GPU is avoided, and so is its NIC", Input{Snapshot: dgx(), Taints: faulty}, []step{claim("gpu-0000-23-00-0 nic-0000-25-00-0", pairs(1)...)}},
+		{"four GPUs of one island, though GPUs of none and of a smaller one come first", Input{Snapshot: twoIslands}, []step{
+			claim("gpu-0000-53-00-0 gpu-0000-63-00-0 gpu-0000-73-00-0 gpu-0000-83-00-0", allocator.Request("gpu", 4), allocator.Match(island)),
+			claim("", allocator.Request("gpu", 4), allocator.Match(island)),
+			claim("gpu-0000-23-00-0 gpu-0000-33-00-0 gpu-0000-43-00-0", allocator.Request("gpu", 3), allocator.Match(island)),
+		}},
+		{"two GPUs spread over NUMA nodes", Input{Snapshot: dgx()}, []step{
+			claim("gpu-0000-13-00-0 gpu-0000-53-00-0", allocator.Request("gpu", 2), allocator.Distinct(numaNode)),
+			claim("", allocator.Request("gpu", 3), allocator.Distinct(numaNode)),
+		}},
+		{"the same by selectors", Input{Snapshot: dgx()}, []step{
+			claim("gpu-0000-13-00-0 gpu-0000-53-00-0",
+				allocator.Request("gpu", 1, `device.attributes["resource.kubernetes.io"].numaNode == 0`),
+				allocator.Request("gpu", 1, `device.attributes["resource.kubernetes.io"].numaNode == 1`)),
+		}},
+		{"nine NICs, of which none is the uplink", Input{Snapshot: dgx()}, []step{
+			claim("nic-0000-15-00-0 nic-0000-25-00-0 nic-0000-35-00-0 nic-0000-45-00-0 nic-0000-55-00-0 nic-0000-65-00-0 nic-0000-75-00-0 nic-0000-85-00-0 nic-0000-a2-00-0", allocator.Request("nic", 9)),
+			claim("", one("nic")),
+		}},
+		{"three claims share the egress device", Input{Snapshot: dgx()}, []step{claim("egress", one("egress")), claim("egress", one("egress")), claim("egress", one("egress"))}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := allocate(t, Input{NodeName: node, Snapshot: machine, Taints: test.taints}, test.claims...)
-			if !slices.Equal(got, test.want) {
-				t.Errorf("allocated %v, want %v", got, test.want)
-			}
+			test.in.Features = everything
+			run(t, test.in, allocator.DefaultFeatures, test.steps)
+		})
+	}
+}
+
+func TestSchedulerMatchesListsOfNUMANodes(t *testing.T) {
+	s := &topology.Snapshot{GPUs: []topology.GPU{gpu("0000:17:00.0")}, NICs: []topology.NIC{nic("0000:18:00.0")}}
+	for id := range 4 {
+		s.NUMANodes = append(s.NUMANodes, topology.NUMANode{ID: id, Socket: id / 2, Distances: [][]int{{10, 12, 32, 32}, {12, 10, 32, 32}, {32, 32, 10, 12}, {32, 32, 12, 10}}[id]})
+	}
+	features := allocator.DefaultFeatures
+	features.ListTypeAttributes = true
+	for node, want := range map[int]string{0: "gpu-0000-17-00-0 nic-0000-18-00-0", 1: "gpu-0000-17-00-0 nic-0000-18-00-0", 2: ""} {
+		s.NICs[0].Placement.NUMANode = node
+		in := Input{Snapshot: s, Features: everything, Publish: v1alpha1.PublishConfig{NUMANode: v1alpha1.NUMANodeList}}
+		run(t, in, features, []step{claim(want, allocator.Request("gpu", 1), allocator.Request("nic", 1), allocator.Match(numaNode))})
+	}
+}
+
+func TestSchedulerNeverGivesAnythingTwice(t *testing.T) {
+	whole := allocator.Request("gpu", 1)
+	// Somebody who tolerates the mode taint: only counters are between him and the partitions.
+	tolerant := func(spec *resourceapi.DeviceClaim) {
+		whole(spec)
+		spec.Requests[0].Exactly.Tolerations = []resourceapi.DeviceToleration{{Operator: resourceapi.DeviceTolerationOpExists, Key: MIGModeTaint}}
+	}
+	const gpuName, pf, pairName = "gpu-0000-17-00-0", "nic-0000-18-00-0", "pair-0000-17-00-0-0000-18-00-0"
+	mig := &topology.Snapshot{GPUs: []topology.GPU{migGPU("0000:17:00.0")}}
+	at := func(profile, start string) string { return gpuName + "-mig-" + profile + "-" + start }
+	sriov := &topology.Snapshot{NICs: withVFs(nic("0000:18:00.0"), 2)}
+	kind := func(kind string) allocator.Part {
+		return allocator.Request("nic", 1, `device.attributes["hostler.dev"].kind == "`+kind+`"`)
+	}
+	halves := &topology.Snapshot{GPUs: []topology.GPU{gpu("0000:17:00.0")}, NICs: []topology.NIC{nic("0000:18:00.0")}}
+	withVF := &topology.Snapshot{GPUs: []topology.GPU{gpu("0000:17:00.0")}, NICs: withVFs(nic("0000:18:00.0"), 2)}
+	vfPair := "pair-0000-17-00-0-0000-18-01-0"
+	for _, test := range []struct {
+		name     string
+		snapshot *topology.Snapshot
+		steps    []step
+	}{
+		{"7g fits once", mig, []step{claim(at("7g-80gb", "0"), profile("7g.80gb")), claim("", profile("7g.80gb")), claim("", profile("1g.10gb"))}},
+		{"3g fits twice", mig, []step{claim(at("3g-40gb", "0"), profile("3g.40gb")), claim(at("3g-40gb", "4"), profile("3g.40gb")), claim("", profile("3g.40gb")), claim("", profile("1g.10gb"))}},
+		{"4g and 3g fit together", mig, []step{claim(at("4g-40gb", "0"), profile("4g.40gb")), claim(at("3g-40gb", "4"), profile("3g.40gb")), claim("", profile("1g.10gb"))}},
+		{"1g fits seven times", mig, []step{
+			claim(at("1g-10gb", "0"), profile("1g.10gb")), claim(at("1g-10gb", "1"), profile("1g.10gb")), claim(at("1g-10gb", "2"), profile("1g.10gb")), claim(at("1g-10gb", "3"), profile("1g.10gb")),
+			claim(at("1g-10gb", "4"), profile("1g.10gb")), claim(at("1g-10gb", "5"), profile("1g.10gb")), claim(at("1g-10gb", "6"), profile("1g.10gb")), claim("", profile("1g.10gb")),
+		}},
+		{"the one media engine goes to one partition", mig, []step{claim(at("1g-10gb-me", "0"), profile("1g.10gb+me")), claim("", profile("1g.10gb+me")), claim(at("1g-10gb", "1"), profile("1g.10gb"))}},
+		{"two partitions of one claim do not overlap", mig, []step{claim(at("3g-40gb", "4")+" "+at("4g-40gb", "0"), profile("3g.40gb"), profile("4g.40gb"))}},
+		{"a whole GPU in MIG mode is not given away", mig, []step{claim("", whole)}},
+		{"nor, to one who tolerates the mode, after a partition", mig, []step{claim(at("1g-10gb", "0"), profile("1g.10gb")), claim("", tolerant)}},
+		{"nor a partition after the whole", mig, []step{claim(gpuName, tolerant), claim("", profile("1g.10gb"))}},
+		{"no VF after the PF", sriov, []step{claim(pf, kind("pf")), claim("", kind("vf"))}},
+		{"no PF after a VF", sriov, []step{claim("nic-0000-18-01-0", kind("vf")), claim("", kind("pf")), claim("nic-0000-18-01-1", kind("vf")), claim("", kind("vf"))}},
+		{"no halves after the pair", halves, []step{claim(pairName, allocator.Request("pair", 1)), claim("", whole), claim("", kind("pf"))}},
+		{"no pair after its GPU", halves, []step{claim(gpuName, whole), claim("", allocator.Request("pair", 1)), claim(pf, kind("pf"))}},
+		{"no pair after its NIC", halves, []step{claim(pf, kind("pf")), claim("", allocator.Request("pair", 1)), claim(gpuName, whole)}},
+		{"a pair with a VF leaves the other VF, not the PF", withVF, []step{claim(vfPair, allocator.Request("pair", 1)), claim("nic-0000-18-01-1", kind("vf")), claim("", kind("vf")), claim("", kind("pf"))}},
+		{"no pair with a VF after that VF", withVF, []step{claim("nic-0000-18-01-0", kind("vf")), claim("", allocator.Request("pair", 1))}},
+		{"no pair with a VF after the PF", withVF, []step{claim(pf, kind("pf")), claim("", allocator.Request("pair", 1))}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in := Input{Snapshot: test.snapshot, Features: everything}
+			in.Publish.CompositeDevices = strings.Contains(test.name, "pair")
+			run(t, in, allocator.DefaultFeatures, test.steps)
 		})
 	}
 }

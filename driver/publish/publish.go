@@ -4,12 +4,14 @@
 //
 // It is a pure function. Order and grouping depend on PCI addresses alone, so
 // an unchanged machine yields deeply equal slices and nothing is written; a
-// taint on a device changes the one slice that holds it.
+// taint on a device changes the one slice that holds it and its parts. Whatever
+// two devices have in common (a GPU and its partitions, a PF and its VFs, a pair
+// and its halves) is a counter that both take, so that the scheduler never gives
+// it away twice. What an API server cannot express that way is not offered, and
+// Shortfalls says so.
 package publish
 
 import (
-	"strings"
-
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
@@ -27,11 +29,16 @@ const DriverName = "hostler.dev"
 // number of claims can have it at the same time.
 const EgressDevice = "egress"
 
-// UplinkTaint keeps claims off the NICs that the node itself lives on. A claim
-// that tolerates it is still refused when it is prepared.
-const UplinkTaint = DriverName + "/uplink"
+const (
+	// UplinkTaint keeps claims off the NICs that the node itself lives on. A claim
+	// that tolerates it is still refused when it is prepared.
+	UplinkTaint = DriverName + "/uplink"
+	// MIGModeTaint keeps claims off the whole of a GPU in MIG mode, on which CUDA does not run.
+	MIGModeTaint = DriverName + "/mig-mode"
+)
 
-// Taint is a verdict about a device, as health hands it over.
+// Taint is a verdict about a device, as health hands it over. That of a GPU also
+// holds for its partitions, that of a GPU or NIC for pairs with it.
 type Taint struct {
 	Device, Key, Value string
 	Effect             resourceapi.DeviceTaintEffect
@@ -63,12 +70,16 @@ type Input struct {
 	// claims or has just removed: they come and go with their claims and keep no other
 	// placement from being offered.
 	Made map[string]bool
+	// InUse are the devices, by name, that claims hold now. Their entries stay,
+	// whatever else is withheld: the scheduler counts what an allocated device takes
+	// only as long as it sees the device.
+	InUse map[string]bool
 	// Snapshot may be nil before the first look at the machine: pools are then empty.
 	Snapshot *topology.Snapshot
 	Taints   []Taint
 	// Held are the NICs that pods hold, by device name, as they were when they
-	// were prepared. In a pod's network namespace a netdev is out of
-	// discovery's sight, but its slice entry must not change while it is allocated.
+	// were prepared, those in pairs too. In a pod's network namespace a netdev is out
+	// of discovery's sight, but its slice entry must not change while it is allocated.
 	Held map[string]topology.NIC
 }
 
@@ -84,137 +95,24 @@ func DevicePool(node string) string { return node + "/device" }
 
 // Resources returns all that this node offers.
 func Resources(in Input) resourceslice.DriverResources {
-	snapshot := in.Snapshot
-	if snapshot == nil {
-		snapshot = &topology.Snapshot{}
+	o := offer(in)
+	pools := map[string]resourceslice.Pool{EgressPool(in.NodeName): egressPool(in.Features)}
+	if in.Publish.CompositeDevices {
+		shelves := append(append([]*shelf{o.whole}, o.cut...), o.virtualFunctions()...)
+		pools[DevicePool(in.NodeName)] = pool([][]resourceapi.CounterSet{o.gpuSets, o.nicSets}, shelves)
+	} else {
+		pools[GPUPool(in.NodeName)] = pool([][]resourceapi.CounterSet{o.gpuSets}, append([]*shelf{o.whole}, o.cut...))
+		pools[NICPool(in.NodeName)] = pool([][]resourceapi.CounterSet{o.nicSets}, append([]*shelf{o.physical}, o.virtualFunctions()...))
 	}
-	taints := taintsByDevice(in.Taints)
-	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{
-		GPUPool(in.NodeName):    gpuPool(snapshot, taints),
-		NICPool(in.NodeName):    nicPool(snapshot, in.Held, taints),
-		EgressPool(in.NodeName): egressPool(),
-	}}
+	return resourceslice.DriverResources{Pools: pools}
 }
 
-func gpuPool(snapshot *topology.Snapshot, taints map[string][]resourceapi.DeviceTaint) resourceslice.Pool {
-	wiring := wiringOf(snapshot)
-	devices := make([]resourceapi.Device, 0, len(snapshot.GPUs))
-	for i := range snapshot.GPUs {
-		gpu := &snapshot.GPUs[i]
-		devices = append(devices, resourceapi.Device{
-			Name:       gpu.Name,
-			Attributes: gpuAttributes(gpu, &snapshot.Driver, wiring),
-			Capacity:   gpuCapacity(gpu),
-			Taints:     taints[gpu.Name],
-		})
+// egressPool has a device for one claim at a time where the API server does not
+// know devices that are shared.
+func egressPool(features Features) resourceslice.Pool {
+	device := resourceapi.Device{Name: EgressDevice, Attributes: attributes{}.text("type", "egress")}
+	if features.SharedDevices {
+		device.AllowMultipleAllocations = ptr.To(true)
 	}
-	return pool(devices)
-}
-
-func nicPool(snapshot *topology.Snapshot, held map[string]topology.NIC, taints map[string][]resourceapi.DeviceTaint) resourceslice.Pool {
-	complete := *snapshot
-	complete.NICs = withHeld(snapshot.NICs, held)
-	wiring := wiringOf(&complete)
-	var physical []resourceapi.Device
-	var parents []string
-	virtual := map[string][]resourceapi.Device{}
-	for _, nic := range complete.NICs {
-		device := resourceapi.Device{
-			Name:       nic.Name,
-			Attributes: nicAttributes(&nic, wiring),
-			Capacity:   nicCapacity(&nic),
-			Taints:     nicTaints(&nic, taints[nic.Name]),
-		}
-		if nic.Kind != topology.VF {
-			physical = append(physical, device)
-			continue
-		}
-		if _, known := virtual[nic.Parent]; !known {
-			parents = append(parents, nic.Parent)
-		}
-		virtual[nic.Parent] = append(virtual[nic.Parent], device)
-	}
-	// VFs come and go, and fail, with their PF: each PF's VFs have slices of
-	// their own, so that a change of their number rearranges nobody else's.
-	groups := [][]resourceapi.Device{physical}
-	for _, parent := range parents {
-		groups = append(groups, virtual[parent])
-	}
-	return pool(groups...)
-}
-
-func egressPool() resourceslice.Pool {
-	return pool([]resourceapi.Device{{
-		Name:                     EgressDevice,
-		Attributes:               attributes{}.text("type", "egress"),
-		AllowMultipleAllocations: ptr.To(true),
-	}})
-}
-
-// pool cuts each group into slices. Every slice stays within the limit that
-// the API sets for slices with taints or counters, whether it has any today or
-// not: otherwise the first taint would push devices, allocated ones among
-// them, from one slice into another. A pool without devices has one empty
-// slice, which says that the driver is there and found none.
-func pool(groups ...[]resourceapi.Device) resourceslice.Pool {
-	var out resourceslice.Pool
-	for _, devices := range groups {
-		for len(devices) > 0 {
-			n := min(len(devices), resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures)
-			out.Slices = append(out.Slices, resourceslice.Slice{Devices: devices[:n:n]})
-			devices = devices[n:]
-		}
-	}
-	if len(out.Slices) == 0 {
-		out.Slices = []resourceslice.Slice{{}}
-	}
-	return out
-}
-
-// withHeld returns the NICs in PCI order, each that a pod holds as it was when
-// the pod took it.
-func withHeld(nics []topology.NIC, held map[string]topology.NIC) []topology.NIC {
-	out := make([]topology.NIC, 0, len(nics)+len(held))
-	seen := make(map[string]bool, len(nics))
-	for _, nic := range nics {
-		seen[nic.Name] = true
-		if taken, ok := held[nic.Name]; ok {
-			nic = taken
-		}
-		out = append(out, nic)
-	}
-	for name, nic := range held {
-		if !seen[name] {
-			out = append(out, nic)
-		}
-	}
-	sortByPCI(out)
-	return out
-}
-
-// nicTaints adds the uplink's taint to those of health.
-func nicTaints(nic *topology.NIC, taints []resourceapi.DeviceTaint) []resourceapi.DeviceTaint {
-	if nic.Uplink == "" {
-		return taints
-	}
-	uplink := resourceapi.DeviceTaint{Key: UplinkTaint, Value: labelValue(nic.Uplink), Effect: resourceapi.DeviceTaintEffectNoSchedule}
-	// The API allows 16 taints a device; the uplink's is the one that must not fall off the end.
-	out := append([]resourceapi.DeviceTaint{uplink}, taints...)
-	return out[:min(len(out), resourceapi.DeviceTaintsMaxLength)]
-}
-
-// labelValue makes a sentence fit where the API wants a label value: letters,
-// digits, '-', '_' and '.', at most 63, with a letter or digit at both ends.
-func labelValue(s string) string {
-	mapped := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '_', r == '-':
-			return r
-		}
-		return '-'
-	}, s)
-	if len(mapped) > 63 {
-		mapped = mapped[:63]
-	}
-	return strings.Trim(mapped, "-_.")
+	return resourceslice.Pool{Slices: []resourceslice.Slice{{Devices: []resourceapi.Device{device}}}}
 }

@@ -1,0 +1,87 @@
+// Pairs: a GPU and its nearest NIC as one device, for which the scheduler does
+// not have to search. A pair takes all that its halves take, so that it can
+// only be given away while both are free.
+
+package publish
+
+import (
+	"cmp"
+	"slices"
+
+	resourceapi "k8s.io/api/resource/v1"
+
+	"github.com/hostler-dev/hostler/topology"
+)
+
+// maxPairedVFs leaves room for the functions in the counter set of a PF.
+const maxPairedVFs = resourceapi.ResourceSliceMaxCountersPerCounterSet - 1
+
+// matchPairs finds the pairs to publish: those in use first, of which the graph may
+// think otherwise by now.
+func (o *offering) matchPairs() {
+	if !o.in.Publish.CompositeDevices {
+		return
+	}
+	matched := topology.Pairs(&o.snapshot)
+	for _, pair := range append(o.formerPairs(matched), matched...) {
+		switch used := o.in.InUse[pair.Name]; {
+		case used:
+			o.joined[pair.GPU], o.joined[pair.NIC] = true, true
+		case !o.in.Features.Counters:
+			o.withhold(lacksCounters, "%s", pairKind)
+			continue
+		}
+		if nic := o.snapshot.NIC(pair.NIC); nic.Kind == topology.VF {
+			if len(o.pairedVFs[nic.Parent]) == maxPairedVFs {
+				o.fault("pair " + pair.Name + " is not published: as many pairs share the PF of its NIC as the API server can count")
+				continue
+			}
+			o.pairedVFs[nic.Parent] = append(o.pairedVFs[nic.Parent], nic.Name)
+		}
+		o.pairs = append(o.pairs, pair)
+	}
+	slices.SortStableFunc(o.pairs, func(a, b topology.Pair) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// formerPairs are in use but not matched any more, for instance because VFs were made since.
+func (o *offering) formerPairs(matched []topology.Pair) []topology.Pair {
+	wanted := map[string]bool{}
+	for name, used := range o.in.InUse {
+		known := o.snapshot.GPU(name) != nil || o.snapshot.NIC(name) != nil ||
+			slices.ContainsFunc(matched, func(p topology.Pair) bool { return p.Name == name })
+		if used && !known {
+			wanted[name] = true
+		}
+	}
+	var former []topology.Pair
+	if len(wanted) == 0 {
+		return nil
+	}
+	for i := range o.snapshot.GPUs {
+		gpu := &o.snapshot.GPUs[i]
+		for j := range o.snapshot.NICs {
+			nic := &o.snapshot.NICs[j]
+			if name := topology.PairName(gpu.Placement.PCI, nic.Placement.PCI); wanted[name] {
+				distance := topology.Distance(&o.snapshot, gpu.Name, nic.Name).Class
+				former = append(former, topology.Pair{Name: name, GPU: gpu.Name, NIC: nic.Name, Distance: distance})
+			}
+		}
+	}
+	return former
+}
+
+// addPair puts the pair beside its GPU, with which it is tainted.
+func (o *offering) addPair(pair *topology.Pair, on *shelf) {
+	gpu, nic := o.snapshot.GPU(pair.GPU), o.snapshot.NIC(pair.NIC)
+	slot := 0
+	if on == o.whole {
+		slot = 1 + 2*slices.IndexFunc(o.snapshot.GPUs, func(g topology.GPU) bool { return g.Name == gpu.Name })
+	}
+	o.add(on, slot, pairKind, resourceapi.Device{
+		Name:             pair.Name,
+		Attributes:       pairAttributes(pair, gpu, nic, &o.snapshot.Driver, o.wiring),
+		Capacity:         pairCapacity(gpu, nic),
+		ConsumesCounters: append(o.takesAll(gpu.Name), o.nicTakes(nic)...),
+		Taints:           together(o.gpuTaints(gpu), o.nicTaints(nic), o.taints[pair.Name]),
+	})
+}
