@@ -2,14 +2,17 @@
 // every hint that something changed, and slowly in between for what sends no hints;
 // and it tells its subscribers only when the snapshot is another one than before. A
 // node without a driver, or with one that comes later, is an ordinary state.
+//
+// When it looks is in observer_pace.go, how it reads without waiting forever in
+// observer_reading.go, what it makes of the readings in assemble.go.
 
 package topology
 
 import (
 	"context"
-	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,9 +25,11 @@ type Hardware struct {
 	// Placements of all PCI functions, by address.
 	Placements map[string]Placement
 	// GPUFunctions are the GPUs on the bus that the accelerator driver is in
-	// charge of, or that no driver is bound to; not those passed through.
+	// charge of, or would be if it was bound to them; not those passed through.
 	GPUFunctions []GPUFunction
 	NICs         []NIC
+	NVSwitches   []NVSwitch
+	StackedLinks []StackedLink
 	// Bridges above any function, sorted by address.
 	Bridges   []Bridge
 	NUMANodes []NUMANode
@@ -50,9 +55,6 @@ type GPUReader interface {
 	ReadGPUs(ctx context.Context) (Driver, []GPU, []Problem)
 }
 
-// watchRetry is the pause before a watcher that failed is started again.
-const watchRetry = time.Second
-
 // Watcher calls changed whenever the machine may have changed, until ctx is done.
 type Watcher func(ctx context.Context, changed func()) error
 
@@ -64,9 +66,14 @@ type ObserverConfig struct {
 	Watchers []Watcher
 	// Interval between polls, 0 is 10 s.
 	Interval time.Duration
-	// Debounce is how long to wait for more hints after the first, 0 is 100 ms:
+	// Debounce is how long to wait for more hints after the latest, 0 is 100 ms:
 	// a link that comes up sends a handful of messages.
 	Debounce time.Duration
+	// MaxWait is how long hints that do not end may put off a look, 0 is 1 s.
+	MaxWait time.Duration
+	// ReadTimeout is how long either reader is waited for before the snapshot is
+	// made of what it said last, 0 is 5 s.
+	ReadTimeout time.Duration
 	// BootIDPath is "" for /proc/sys/kernel/random/boot_id.
 	BootIDPath string
 }
@@ -76,6 +83,10 @@ type Observer struct {
 	cfg    ObserverConfig
 	rescan chan struct{} // holds at most one pending hint
 
+	observing sync.Mutex // one look at a time
+	hardware  reading[hardwareView]
+	gpus      reading[gpuView]
+
 	mu          sync.Mutex
 	current     *Snapshot
 	subscribers map[chan *Snapshot]struct{}
@@ -83,56 +94,23 @@ type Observer struct {
 
 // NewObserver makes an observer; Run starts it.
 func NewObserver(cfg ObserverConfig) *Observer {
-	if cfg.Interval == 0 {
-		cfg.Interval = 10 * time.Second
-	}
-	if cfg.Debounce == 0 {
-		cfg.Debounce = 100 * time.Millisecond
-	}
+	cfg.Interval = orDefault(cfg.Interval, 10*time.Second)
+	cfg.Debounce = orDefault(cfg.Debounce, 100*time.Millisecond)
+	cfg.MaxWait = orDefault(cfg.MaxWait, time.Second)
+	cfg.ReadTimeout = orDefault(cfg.ReadTimeout, 5*time.Second)
 	if cfg.BootIDPath == "" {
 		cfg.BootIDPath = "/proc/sys/kernel/random/boot_id"
 	}
-	return &Observer{cfg: cfg, rescan: make(chan struct{}, 1), subscribers: map[chan *Snapshot]struct{}{}}
+	o := &Observer{cfg: cfg, rescan: make(chan struct{}, 1), subscribers: map[chan *Snapshot]struct{}{}}
+	o.hardware.late, o.gpus.late = o.Rescan, o.Rescan
+	return o
 }
 
-// Run observes until ctx is done. The first snapshot is there as soon as the
-// machine was read once.
-func (o *Observer) Run(ctx context.Context) error {
-	var watchers sync.WaitGroup
-	defer watchers.Wait()
-	for _, watcher := range o.cfg.Watchers {
-		watchers.Go(func() { o.watch(ctx, watcher) })
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
 	}
-	poll := time.NewTicker(o.cfg.Interval)
-	defer poll.Stop()
-	for {
-		o.Observe(ctx)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-poll.C:
-		case <-o.rescan:
-			sleep(ctx, o.cfg.Debounce)
-		}
-	}
-}
-
-func (o *Observer) watch(ctx context.Context, watcher Watcher) {
-	for ctx.Err() == nil {
-		if err := watcher(ctx, o.Rescan); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Watching the machine for changes failed; polling goes on", "retryAfter", watchRetry)
-		}
-		sleep(ctx, watchRetry)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	return d
 }
 
 // Rescan asks for a fresh snapshot soon. It does not wait for it.
@@ -170,50 +148,69 @@ func (o *Observer) Subscribe() (<-chan *Snapshot, func()) {
 // Observe reads the machine now, publishes the snapshot if it is a new one, and
 // returns it. `hostler topology` needs no more than this.
 func (o *Observer) Observe(ctx context.Context) *Snapshot {
+	o.observing.Lock()
+	defer o.observing.Unlock()
 	previous := o.Snapshot()
-	next, err := o.read(ctx, previous)
-	if ctx.Err() != nil {
+	next := o.read(ctx, previous)
+	if ctx.Err() != nil || previous != nil && reflect.DeepEqual(previous, next) {
 		return previous
 	}
-	logger := klog.FromContext(ctx)
-	if err != nil {
-		logger.Error(err, "The machine could not be read; the last snapshot stays")
-		if previous != nil {
-			return previous
-		}
-	}
-	if previous != nil && reflect.DeepEqual(previous, next) {
-		return previous
-	}
-	logger.Info("The machine's inventory changed", "gpus", len(next.GPUs), "nics", len(next.NICs),
+	klog.FromContext(ctx).Info("The machine's inventory changed", "gpus", len(next.GPUs), "nics", len(next.NICs),
 		"driver", next.Driver.State, "driverVersion", next.Driver.Version, "message", next.Driver.Message)
+	logProblems(ctx, previous, next)
 	o.publish(next)
 	return next
 }
 
+// logProblems tells of each problem once, when it appears.
+func logProblems(ctx context.Context, previous, next *Snapshot) {
+	for _, problem := range next.Problems {
+		if previous == nil || !slices.Contains(previous.Problems, problem) {
+			klog.FromContext(ctx).Info("Discovery has a problem", "subject", problem.Subject, "message", problem.Message)
+		}
+	}
+}
+
+// publish never waits for a subscriber: only it sends, so there is room once
+// the snapshot that nobody took was removed.
 func (o *Observer) publish(next *Snapshot) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.current = next
 	for ch := range o.subscribers {
 		select {
-		case <-ch: // a snapshot that nobody took is out of date now
+		case <-ch: // out of date now
 		default:
 		}
 		ch <- next
 	}
 }
 
-// read makes a snapshot. On an error the snapshot holds what could be read.
-func (o *Observer) read(ctx context.Context, previous *Snapshot) (*Snapshot, error) {
-	bootID, bootErr := os.ReadFile(o.cfg.BootIDPath)
-	var hardware Hardware
-	var hardwareErr error
+// read makes a snapshot of both views, read at the same time. Of a view that
+// cannot be read the last one stays, with a problem that says so.
+func (o *Observer) read(ctx context.Context, previous *Snapshot) *Snapshot {
+	var hardware hardwareView
+	var gpus gpuView
+	var hardwareProblem, gpuProblem []Problem
+	deadline := time.Now().Add(o.cfg.ReadTimeout)
 	var reading sync.WaitGroup
-	reading.Go(func() { hardware, hardwareErr = o.cfg.Hardware.ReadHardware(ctx) })
-	driver, gpus, problems := o.cfg.GPUs.ReadGPUs(ctx)
+	reading.Go(func() { hardware, hardwareProblem = o.readHardware(ctx, deadline) })
+	gpus, gpuProblem = o.readGPUs(ctx, deadline)
 	reading.Wait()
-	next := Assemble(strings.TrimSpace(string(bootID)), hardware, driver, gpus, previous)
-	next.Problems = append(next.Problems, problems...)
-	return next, errors.Join(hardwareErr, bootErr)
+	bootID, bootProblem := o.bootID(previous)
+	next := Assemble(bootID, hardware.Hardware, gpus.Driver, gpus.GPUs, previous)
+	next.Problems = slices.Concat(next.Problems, gpus.Problems, hardwareProblem, gpuProblem, bootProblem)
+	return next
+}
+
+// bootID is read until it is known; it cannot change while this process lives.
+func (o *Observer) bootID(previous *Snapshot) (string, []Problem) {
+	if previous != nil && previous.BootID != "" {
+		return previous.BootID, nil
+	}
+	raw, err := os.ReadFile(o.cfg.BootIDPath)
+	if err != nil {
+		return "", []Problem{{Subject: "boot ID", Message: err.Error()}}
+	}
+	return strings.TrimSpace(string(raw)), nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -145,13 +146,20 @@ func TestAnUnchangedMachineIsNotPublishedAgain(t *testing.T) {
 	}
 }
 
-func TestAMachineThatCannotBeReadKeepsItsLastSnapshot(t *testing.T) {
+func TestHardwareThatCannotBeReadStaysAsItWas(t *testing.T) {
 	f := ready()
 	o := observe(t, f)
 	first := o.Observe(t.Context())
-	f.set(func(f *fake) { f.hardware, f.err = topology.Hardware{}, errors.New("sysfs is gone") })
-	if got := o.Observe(t.Context()); got != first {
-		t.Errorf("the snapshot is %+v", got)
+	f.set(func(f *fake) {
+		f.hardware, f.err = topology.Hardware{}, errors.New("sysfs is gone")
+		f.gpus[0].MIGEnabled = true
+	})
+	want := *first
+	want.GPUs = slices.Clone(first.GPUs)
+	want.GPUs[0].MIGEnabled = true // the driver's side goes on
+	want.Problems = []topology.Problem{{Subject: "PCI functions and NICs", Message: "sysfs is gone"}}
+	if diff := cmp.Diff(&want, o.Observe(t.Context())); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -22,8 +22,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-func TestDrawingsOfDGXH100(t *testing.T)     { golden(t, "dgx-h100") }
-func TestDrawingsOfWorkstation(t *testing.T) { golden(t, "workstation") }
+func TestDrawingsOfEveryMachine(t *testing.T) {
+	for _, profile := range machine.Names() {
+		t.Run(profile, func(t *testing.T) { golden(t, profile) })
+	}
+}
 
 func golden(t *testing.T, profile string) {
 	if !inOwnProcess(t) {
