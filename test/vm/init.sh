@@ -18,6 +18,7 @@ ln -s /proc/self/fd /dev/fd
 # Serial lines that carry bytes as they are.
 stty -F /dev/ttyS1 raw
 stty -F /dev/ttyS2 raw
+stty -F /dev/ttyS3 raw -echo
 
 while read -r module arguments; do
 	insmod "/modules/$module" $arguments || echo "init: module $module was not loaded"

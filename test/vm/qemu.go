@@ -1,8 +1,8 @@
 package vm
 
-// One run of QEMU. Three serial ports lead out of the machine: the kernel's
-// console, the program's output, and a status line each for its start and its
-// end, so that no kernel message can be taken for a test's output or garble the
+// One run of QEMU. Four serial ports lead out of the machine: the kernel's
+// console, the program's output, a line to QEMU itself, and a status line each for
+// the program's start and its end, so that no kernel message can be taken for a test's output or garble the
 // exit status. A panic ends QEMU (panic=-1 reboots, -no-reboot exits); a hang
 // ends with the context.
 
@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +27,8 @@ import (
 // real virtual functions. Both are plugged into one hub and nothing else is, so
 // they reach each other and no packet leaves the machine.
 var hardware = []string{
+	// Hot plug is the PCIe ports' own business: what ACPI does for it ends at the first root complex.
+	"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
 	"-M", "q35,accel=tcg,kernel_irqchip=split", "-cpu", "max", "-m", "1024", "-smp", "2,sockets=2",
 	"-nodefaults", "-display", "none", "-no-reboot",
 	"-device", "intel-iommu,intremap=on",
@@ -35,8 +39,8 @@ var hardware = []string{
 	"-device", "pxb-pcie,id=root1,bus_nr=64,numa_node=1,bus=pcie.0",
 	"-device", "pcie-root-port,id=port0,bus=root0,chassis=1",
 	"-device", "pcie-root-port,id=port1,bus=root1,chassis=2",
-	"-netdev", "hubport,id=net0,hubid=0", "-device", "igb,bus=port0,netdev=net0,mac=02:00:00:00:20:00",
-	"-netdev", "hubport,id=net1,hubid=0", "-device", "igb,bus=port1,netdev=net1,mac=02:00:00:00:40:00",
+	"-netdev", "hubport,id=net0,hubid=0", "-device", "igb,id=nic0,bus=port0,netdev=net0,mac=02:00:00:00:20:00",
+	"-netdev", "hubport,id=net1,hubid=0", "-device", "igb,id=nic1,bus=port1,netdev=net1,mac=02:00:00:00:40:00",
 }
 
 // ports are the serial ports ttyS0 (stdout), ttyS1 and ttyS2 (inherited pipes).
@@ -46,11 +50,20 @@ var ports = []string{
 	"-chardev", "file,id=status,path=/dev/fd/4", "-serial", "chardev:status",
 }
 
+// monitor joins the machine's ttyS3 to QEMU's own monitor, so that the program
+// in the machine can unplug and plug hardware by QMP, QEMU's protocol of JSON lines.
+func monitor(socket string) []string {
+	return []string{
+		"-chardev", "socket,id=monitor,server=on,wait=off,path=" + socket, "-mon", "chardev=monitor,mode=control",
+		"-chardev", "socket,id=guest,path=" + socket, "-serial", "chardev:guest",
+	}
+}
+
 const kernelArguments = "console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=pt"
 
 // boot runs QEMU until the machine powers off or ctx is done.
 func boot(ctx context.Context, parts Parts, initrd string, output io.Writer) (Result, error) {
-	args := append(append([]string{}, hardware...), ports...)
+	args := slices.Concat(hardware, ports, monitor(filepath.Join(filepath.Dir(initrd), "monitor")))
 	args = append(args, "-kernel", parts.Kernel, "-initrd", initrd, "-append", kernelArguments)
 	cmd := exec.CommandContext(ctx, parts.QEMU, args...)
 	// A test process that is killed takes its emulator with it.

@@ -42,6 +42,11 @@ func TestPFsOnTwoNUMANodesAndPCIeRoots(t *testing.T) {
 		{pf1, "02:00:00:00:40:00", topology.Placement{PCI: pf1, PCIeRoot: "pci0000:40", Path: []string{"0000:40:00.0"}, NUMANode: 1, Socket: 1}},
 	} {
 		pf := find(t, s, want.address)
+		group, err := os.Readlink("/sys/bus/pci/devices/" + want.address + "/iommu_group")
+		if err != nil {
+			t.Fatal(err) // the machine has an IOMMU
+		}
+		want.placement.IOMMUGroup = filepath.Base(group)
 		if diff := cmp.Diff(want.placement, pf.Placement); diff != "" {
 			t.Errorf("PF %d sits elsewhere: %s", i, diff)
 		}

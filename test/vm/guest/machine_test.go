@@ -95,6 +95,14 @@ func ip(t *testing.T, args string) {
 	}
 }
 
+// rdma runs iproute2's other program.
+func rdma(t *testing.T, args string) {
+	t.Helper()
+	if out, err := exec.Command("/opt/rdma", strings.Fields(args)...).CombinedOutput(); err != nil {
+		t.Fatalf("rdma %s: %v: %s", args, err, out)
+	}
+}
+
 // eventually retries a check until it holds, for what the kernel does in its own
 // time, such as a carrier that comes. The check returns "" or what is wrong.
 func eventually(t *testing.T, check func() string) {
