@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/driver/cdi"
+	"github.com/hostler-dev/hostler/driver/gpu/gputest"
 	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
@@ -26,7 +28,7 @@ const (
 	boot = "6b2f7c1e-boot"
 )
 
-// machine has two GPUs, one of them lost, and NICs of every sort.
+// machine has three GPUs, one of them lost, and NICs of every sort.
 func machine() *topology.Snapshot {
 	place := func(pci string) topology.Placement { return topology.Placement{PCI: pci, NUMANode: -1, Socket: -1} }
 	link := func(name string) *topology.Link {
@@ -47,8 +49,44 @@ func machine() *topology.Snapshot {
 			{Name: "nic-0000-1a-00-0", Kind: topology.PF, RDMA: rdma, Placement: place("0000:1a:00.0")},
 			{Name: "nic-0000-1b-00-0", Kind: topology.PF, Placement: place("0000:1b:00.0")},
 			{Name: "nic-0000-1c-00-0", Kind: topology.PF, Link: link("eth0"), Uplink: "carries the default route", Placement: place("0000:1c:00.0")},
+			{Name: "nic-0000-1d-00-0", Kind: topology.PF, VFID: -1, NumVFs: 2, Link: link("eth3"), Placement: place("0000:1d:00.0")},
+			{Name: "nic-0000-1d-00-1", Kind: topology.VF, Parent: "nic-0000-1d-00-0", Link: link("eth4"), Placement: place("0000:1d:00.1")},
+			{Name: "nic-0000-1d-00-2", Kind: topology.VF, Parent: "nic-0000-1d-00-0", VFID: 1, Link: link("eth5"), Placement: place("0000:1d:00.2")},
 		},
 	}
+}
+
+// migPCI is where the machine has a GPU in MIG mode.
+const migPCI = "0000:47:00.0"
+
+// Names of partitions of that GPU. The 2g at slice 4 is the administrator's where there is one.
+const (
+	migGPU  = "gpu-0000-47-00-0"
+	part1g0 = migGPU + "-mig-1g-10gb-0"
+	part1g1 = migGPU + "-mig-1g-10gb-1"
+	part1g4 = migGPU + "-mig-1g-10gb-4"
+	part2g0 = migGPU + "-mig-2g-20gb-0"
+	part2g4 = migGPU + "-mig-2g-20gb-4"
+	part7g  = migGPU + "-mig-7g-80gb-0"
+)
+
+// theirs is the administrator's partition.
+var theirs = topology.MIGPlacement{Start: 4, Size: 2}
+
+// cutMachine is the machine with the GPU in MIG mode as it is cut now.
+func cutMachine(device *gputest.GPU) *topology.Snapshot {
+	s := machine()
+	s.GPUs = append(s.GPUs, device.Snapshot())
+	return s
+}
+
+// migDevice is a GPU that its administrator has cut once.
+func migDevice() *gputest.GPU {
+	device := gputest.New(migPCI)
+	if _, err := device.CreatePartition(context.Background(), migPCI, 14, theirs); err != nil {
+		panic(err)
+	}
+	return device
 }
 
 // allocated makes a claim whose requests r0, r1, … got the devices, given as "pool/device".
@@ -71,6 +109,9 @@ func allocated(name string, devices ...[2]string) *resourceapi.ResourceClaim {
 func onGPU(device string) [2]string { return [2]string{"gpu", device} }
 func onNIC(device string) [2]string { return [2]string{"nic", device} }
 func onEgress() [2]string           { return [2]string{"egress", "egress"} }
+
+// onAny is a device of the pool that GPUs, NICs and pairs share.
+func onAny(device string) [2]string { return [2]string{"device", device} }
 
 // with adds an opaque config, for all requests if none is named.
 func with(claim *resourceapi.ResourceClaim, source resourceapi.AllocationConfigSource, body string, requests ...string) *resourceapi.ResourceClaim {
@@ -144,17 +185,24 @@ type room struct {
 	cdi      cdi.Directory
 	attacher *fakeAttacher
 	snapshot *topology.Snapshot
+	// mig is the GPU in MIG mode, nil if the machine has none.
+	mig       *gputest.GPU
+	admission *Admission
+}
+
+type failer interface {
+	Helper()
+	Fatal(...any)
 }
 
 // newRoom starts on directory, which may hold what an earlier one left.
-func newRoom(t interface {
-	Helper()
-	Fatal(...any)
-}, directory, bootID string) *room {
+func newRoom(t failer, directory, bootID string) *room { return newMIGRoom(t, directory, bootID, nil) }
+
+func newMIGRoom(t failer, directory, bootID string, mig *gputest.GPU) *room {
 	t.Helper()
 	r := &room{
 		path: filepath.Join(directory, "state", "journal"), cdi: cdi.Directory{Path: filepath.Join(directory, "cdi")},
-		attacher: &fakeAttacher{}, snapshot: machine(),
+		attacher: &fakeAttacher{}, snapshot: machine(), mig: mig,
 	}
 	r.snapshot.BootID = bootID
 	var err error
@@ -165,15 +213,31 @@ func newRoom(t interface {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(verbs), 0o755), os.WriteFile(verbs, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	now := func() *topology.Snapshot { return r.snapshot }
-	steps := &Steps{Attacher: r.attacher, Directory: r.cdi, Snapshot: now, Specs: &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"}}
+	steps := &Steps{
+		Attacher: r.attacher, Directory: r.cdi, Snapshot: r.now, BootID: bootID, GPUGone: func(string) string { return "" }, Recut: func() {},
+		Specs: &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"},
+	}
+	r.admission = &Admission{Journal: r.journal, BootID: bootID}
+	if mig != nil {
+		steps.Partitioner, r.admission.Partitioner = mig, mig
+	}
 	r.Runner = NewRunner(RunnerConfig{
-		Journal: r.journal, Steps: steps.Of, Networks: fakeNetworks{}, InUse: r.attacher.InUse, BootID: bootID,
+		Journal: r.journal, Steps: steps.Of, Networks: fakeNetworks{}, Admit: r.admission.Admit, InUse: r.attacher.InUse, BootID: bootID,
 		Plan: func(c *resourceapi.ResourceClaim) (*Entry, error) {
-			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.snapshot, Held: NewLedger(r.journal).Held(), Resolvers: []netip.Addr{}})
+			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.now(), Held: NewLedger(r.journal).Held(), Resolvers: []netip.Addr{}})
 		},
 	})
 	return r
+}
+
+// now is the machine with its GPU in MIG mode as it is cut now.
+func (r *room) now() *topology.Snapshot {
+	if r.mig == nil {
+		return r.snapshot
+	}
+	now := *r.snapshot
+	now.GPUs = append(slices.Clone(now.GPUs), r.mig.Snapshot())
+	return &now
 }
 
 func (r *room) prepare(c *resourceapi.ResourceClaim) (*Entry, error) {

@@ -101,6 +101,35 @@ func TestDeletedJournalIsRebuilt(t *testing.T) {
 	sameEntries(t, "rebuilt from the CDI specs", r.journal.Entries(), newRoom(t, directory, boot).journal.Entries())
 }
 
+// The file is one that the agent wrote before claims had partitions and pairs.
+func TestJournalOfAnEarlierVersionIsRead(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join("testdata", "journal-v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := decodeJournal(raw)
+	if err != nil || len(entries) != 2 {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	scope, training := &entries[0], &entries[1]
+	gpu, nic := &training.Devices[0], &training.Devices[1]
+	if gpu.GPU == nil || gpu.GPU.UUID != "GPU-a" || gpu.Partition != nil || nic.NIC == nil || !nic.RDMA || nic.Network == nil || nic.Network.PodName != "net1" {
+		t.Errorf("the devices of %s: %+v", training.ClaimName, training.Devices)
+	}
+	if scope.Egress == nil || len(scope.Egress.Config.Allow) != 1 {
+		t.Errorf("the scope of %s: %+v", scope.ClaimName, scope.Egress)
+	}
+	// It goes on holding what it holds, against newer claims too.
+	again, err := plan(allocated("new", onAny("pair-0000-17-00-0-0000-19-00-0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = conflict(again, map[types.UID]*Entry{training.ClaimUID: training})
+	if err == nil || !strings.Contains(err.Error(), "gpu-0000-17-00-0, which is held by claim team/training") {
+		t.Errorf("%v; want the earlier claim's GPU refused", err)
+	}
+}
+
 func TestFieldsOfLaterVersionsAreNoDamage(t *testing.T) {
 	entries, err := decodeJournal(mustEncode(`{"apiVersion":"journal.hostler.dev/v1","kind":"Journal","later":{"x":1},"entries":[{"claimUID":"a","later":true}]}`))
 	if err != nil || len(entries) != 1 || entries[0].ClaimUID != "a" {
