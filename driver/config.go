@@ -12,13 +12,16 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/validate/content"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/cdi"
 	"github.com/hostler-dev/hostler/driver/claim"
+	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/topology"
 )
 
 // Name of the DRA driver.
@@ -37,6 +40,11 @@ type Recorder interface {
 	ObserveUnprepare(duration time.Duration, err error)
 	ObserveReconcile(duration time.Duration, err error)
 	ObservePublish(duration time.Duration, err error)
+}
+
+// Events takes events about the node; record.EventRecorder is one.
+type Events interface {
+	Event(object runtime.Object, eventType, reason, message string)
 }
 
 // Config is what a Driver works with. All fields without a default must be set.
@@ -58,7 +66,21 @@ type Config struct {
 	// NodeAddresses returns those by which the cluster knows the node; scopes deny
 	// them, so none is prepared while it returns none. Nil: scopes deny none.
 	NodeAddresses func() []netip.Addr
-	// Rescan, if set, is called when NICs came home, so that discovery looks at once.
+	// Features returns which optional parts of the resource API the API server has,
+	// false while that is not known: nothing is published until then. Call
+	// Republish when the answer has changed. Nil: those that Kubernetes 1.37 has by default.
+	Features func() (publish.Features, bool)
+	// Publish says in which form devices are offered, with defaults set.
+	Publish v1alpha1.PublishConfig
+	// Partitioner cuts GPUs. Nil: claims for partitions are refused.
+	Partitioner gpu.Partitioner
+	// Uplinks returns, by name, why the node lives on those of the NICs that it
+	// lives on now. Nil: what the snapshot says is trusted.
+	Uplinks func(context.Context, []topology.NIC) (map[string]string, error)
+	// Events, if set, is told what of the machine is not offered.
+	Events Events
+	// Rescan, if set, is called when NICs came home and when partitions were made
+	// or removed, so that discovery looks at once.
 	Rescan func()
 	// ReconcileInterval between full comparisons of what is with what should be. Default: 3 minutes.
 	ReconcileInterval time.Duration
@@ -94,13 +116,18 @@ func (cfg *Config) check() error {
 	if cfg.Resolvers == nil {
 		cfg.Resolvers = func() []netip.Addr { return []netip.Addr{} }
 	}
+	if cfg.Features == nil {
+		cfg.Features = func() (publish.Features, bool) {
+			return publish.Features{Taints: true, Counters: true, SharedDevices: true}, true
+		}
+	}
 	if cfg.Rescan == nil {
 		cfg.Rescan = func() {}
 	}
 	if faults := content.IsDNS1123Subdomain(cfg.NodeName); len(faults) > 0 {
 		return fmt.Errorf("node name %q cannot be part of a resource pool's name: %s", cfg.NodeName, faults[0])
 	}
-	if longest := publish.EgressPool(cfg.NodeName); len(longest) > 253 {
+	if longest := publish.DevicePool(cfg.NodeName); len(longest) > 253 {
 		return fmt.Errorf("node name %q is too long: pool name %q has more than the 253 characters that the API allows", cfg.NodeName, longest)
 	}
 	// Linux keeps socket paths in 108 bytes, the last of which is zero.

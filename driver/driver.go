@@ -58,9 +58,13 @@ func New(cfg Config) (*Driver, error) {
 	d.machine.changed = make(chan struct{})
 	paths := cfg.Paths
 	steps := &claim.Steps{
-		Attacher:  cfg.Attacher,
-		Directory: d.directory,
-		Snapshot:  d.machine.now,
+		Attacher:    cfg.Attacher,
+		Directory:   d.directory,
+		Snapshot:    d.machine.now,
+		Partitioner: cfg.Partitioner,
+		GPUGone:     d.machine.gpuGone,
+		Recut:       cfg.Rescan,
+		BootID:      cfg.BootID,
 		Specs: &cdi.Builder{
 			GPUs: cdi.NewNVIDIA(cdi.NVIDIAConfig{
 				DriverRoot: paths.DriverRoot, HostDriverRoot: paths.HostDriverRoot,
@@ -72,8 +76,11 @@ func New(cfg Config) (*Driver, error) {
 			Dev: paths.Dev, HostDev: paths.HostDev,
 		},
 	}
+	admission := &claim.Admission{
+		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
+	}
 	d.runner = claim.NewRunner(claim.RunnerConfig{
-		Journal: cfg.Journal, Plan: d.plan, Steps: steps.Of, Networks: cfg.Networks, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
+		Journal: cfg.Journal, Plan: d.plan, Steps: steps.Of, Networks: cfg.Networks, Admit: admission.Admit, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
 	})
 	return d, nil
 }
@@ -230,7 +237,8 @@ func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 }
 
 // holdsNIC says whether unpreparing the claim may bring a netdev home. A look at
-// the whole machine is not free, and GPUs do not go anywhere.
+// the whole machine is not free, and GPUs do not go anywhere; when they are cut
+// differently, the step that does it asks for a look.
 func (d *Driver) holdsNIC(uid types.UID) bool {
 	entry := d.cfg.Journal.Entry(uid)
 	return entry != nil && slices.ContainsFunc(entry.Devices, func(device claim.Device) bool { return device.NIC != nil })
@@ -252,7 +260,8 @@ func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {
 	}
 	entry, err := claim.Plan(claim.PlanInput{
 		Claim: c, NodeName: d.cfg.NodeName, Snapshot: snapshot,
-		Held: d.machine.held(d.ledger.Held(), time.Now()), Resolvers: d.cfg.Resolvers(), NodeAddresses: addresses,
+		Held: d.machine.held(d.ledger.Held(), time.Now()), Partitions: d.cfg.Publish.Partitions,
+		Resolvers: d.cfg.Resolvers(), NodeAddresses: addresses,
 	})
 	if err != nil {
 		return nil, err

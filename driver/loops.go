@@ -4,9 +4,12 @@ package driver
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"k8s.io/klog/v2"
@@ -28,6 +31,7 @@ var _ publisher = (*kubeletplugin.Helper)(nil)
 // being published are published together.
 func (d *Driver) publish(ctx context.Context, to publisher) {
 	var last *resourceslice.DriverResources
+	var told []string
 	for {
 		// Taken before reading, so that nothing that changes later is missed.
 		machine, ledger := d.machine.watch(), d.cfg.Journal.Changed()
@@ -43,6 +47,7 @@ func (d *Driver) publish(ctx context.Context, to publisher) {
 					last = &resources
 				}
 			}
+			told = d.tellShortfalls(ctx, told, publish.Shortfalls(in))
 		}
 		select {
 		case <-ctx.Done():
@@ -54,11 +59,39 @@ func (d *Driver) publish(ctx context.Context, to publisher) {
 	}
 }
 
+// tellShortfalls tells the administrator what has come since told, and returns what is known now.
+func (d *Driver) tellShortfalls(ctx context.Context, told, now []string) []string {
+	for _, shortfall := range now {
+		if slices.Contains(told, shortfall) {
+			continue
+		}
+		klog.FromContext(ctx).Info("Not all of the machine is offered as asked for", "shortfall", shortfall)
+		if d.cfg.Events != nil {
+			// Kubelets and others name nodes by name in place of the UID; `kubectl describe node` looks for that.
+			node := &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: d.cfg.NodeName, UID: types.UID(d.cfg.NodeName)}
+			d.cfg.Events.Event(node, corev1.EventTypeWarning, "DevicesNotOffered", shortfall)
+		}
+	}
+	if len(now) == 0 && len(told) > 0 {
+		klog.FromContext(ctx).Info("All of the machine is offered as asked for")
+	}
+	return now
+}
+
+// Republish has what is published looked at again, at once.
+func (d *Driver) Republish() { d.machine.update(func(*machine) {}) }
+
+// publishInput reports false while it is not known what there is or what the API server takes.
 func (d *Driver) publishInput(now time.Time) (publish.Input, bool) {
+	features, known := d.cfg.Features()
 	held := d.machine.held(d.ledger.Held(), now)
+	made := d.machine.made(d.ledger.Made(d.cfg.BootID), now)
 	d.machine.mu.Lock()
 	defer d.machine.mu.Unlock()
-	return publish.Input{NodeName: d.cfg.NodeName, Snapshot: d.machine.snapshot, Taints: d.machine.taints, Held: held}, d.machine.snapshot != nil
+	return publish.Input{
+		NodeName: d.cfg.NodeName, Features: features, Publish: d.cfg.Publish,
+		Snapshot: d.machine.snapshot, Taints: d.machine.taints, Held: held, Made: made, InUse: d.ledger.InUse(),
+	}, known && d.machine.snapshot != nil
 }
 
 // reconcile begins with the first snapshot too, since claims are prepared

@@ -1,5 +1,5 @@
 // machine is what the driver has been told: the last snapshot, the last
-// verdicts, and the NICs that pods hold or have just given back.
+// verdicts, and the NICs and partitions that claims hold or have just given back.
 
 package driver
 
@@ -14,9 +14,9 @@ import (
 	"github.com/hostler-dev/hostler/topology"
 )
 
-// homecoming is how long a NIC that was given back is taken for what it was
-// before, unless discovery sees its netdev earlier: discovery needs a moment to
-// notice, and the next pod may be faster.
+// homecoming is how long a NIC or partition that was given back is taken for what
+// it was before, unless discovery sees earlier that its netdev is back, or that
+// it is gone: discovery needs a moment to notice, and the next pod may be faster.
 const homecoming = 30 * time.Second
 
 type machine struct {
@@ -29,6 +29,10 @@ type machine struct {
 	// taken are the NICs last seen in the ledger; returned those that left it since.
 	taken    map[string]topology.NIC
 	returned map[string]returnedNIC
+	// cut are the partitions last seen in the ledger that were made for claims;
+	// removed those that left it since.
+	cut     map[string]bool
+	removed map[string]removedPartition
 	// changed is closed and replaced when anything above changes.
 	changed chan struct{}
 }
@@ -36,6 +40,13 @@ type machine struct {
 type returnedNIC struct {
 	nic topology.NIC
 	at  time.Time
+}
+
+type removedPartition struct {
+	at time.Time
+	// snapshot is the last one at that time; what it says of the partition may be
+	// older than the partition.
+	snapshot *topology.Snapshot
 }
 
 // SetSnapshot hands over the machine as it is now.
@@ -129,4 +140,58 @@ func (m *machine) held(ledger map[string]topology.NIC, now time.Time) map[string
 		held[name] = back.nic
 	}
 	return held
+}
+
+// made returns the partitions that are there because claims have them, by the
+// ledger, or had them a moment ago, so that an instance which discovery still
+// shows is not taken for the administrator's.
+func (m *machine) made(ledger map[string]bool, now time.Time) map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.removed == nil {
+		m.removed = map[string]removedPartition{}
+	}
+	for name := range m.cut {
+		if !ledger[name] {
+			m.removed[name] = removedPartition{at: now, snapshot: m.snapshot}
+		}
+	}
+	m.cut = maps.Clone(ledger)
+	made := map[string]bool{}
+	maps.Copy(made, ledger)
+	for name, gone := range m.removed {
+		if ledger[name] || now.Sub(gone.at) > homecoming || m.snapshot != gone.snapshot && !exists(m.snapshot, name) {
+			delete(m.removed, name)
+			continue
+		}
+		made[name] = true
+	}
+	return made
+}
+
+func exists(snapshot *topology.Snapshot, partition string) bool {
+	if snapshot == nil {
+		return false
+	}
+	_, p := snapshot.Partition(partition)
+	return p != nil && p.Instance != nil
+}
+
+// gpuGone returns why a GPU cannot have partitions any more. It is "" before the
+// first look at the machine, when nothing is known of any GPU.
+func (m *machine) gpuGone(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.snapshot == nil {
+		return ""
+	}
+	switch gpu := m.snapshot.GPU(name); {
+	case m.snapshot.Driver.State != topology.DriverReady:
+		return "the accelerator driver does not work: " + m.snapshot.Driver.Message
+	case gpu == nil:
+		return "it was unplugged"
+	case gpu.Lost:
+		return "it has fallen off the bus"
+	}
+	return ""
 }
