@@ -123,14 +123,7 @@ func (d *device) nvml() nvml.Device {
 // canonical reads the address out of nvmlPciInfo_t, where busId is
 // "domain:bus:device.function" with an eight-digit domain.
 func canonical(info nvml.PciInfo) (string, error) {
-	text := make([]byte, 0, len(info.BusId))
-	for _, c := range info.BusId {
-		if c == 0 {
-			break
-		}
-		text = append(text, byte(c))
-	}
-	pci, err := topology.CanonicalPCI(string(text))
+	pci, err := topology.CanonicalPCI(cString(info.BusId[:]))
 	if err != nil {
 		return "", fmt.Errorf("nvmlDeviceGetPciInfo_v3: %w", err)
 	}

@@ -28,6 +28,12 @@ var (
 	ErrNotSupported = errors.New("not supported")
 	// ErrUnknownGPU: NVML lists no GPU at that PCI address.
 	ErrUnknownGPU = errors.New("NVML lists no such GPU")
+	// ErrPartitionInUse: a MIG instance cannot be destroyed because something runs on it.
+	ErrPartitionInUse = errors.New("the MIG instance is in use")
+	// ErrNoCapacity: a MIG instance cannot be made because another one holds what it needs.
+	ErrNoCapacity = errors.New("the GPU has no room for the MIG instance")
+	// ErrNotInMIGMode: the GPU cannot be partitioned as it is set now.
+	ErrNotInMIGMode = errors.New("the GPU is not in MIG mode")
 	// ErrDriverGone: the session is no longer valid, the kernel module was unloaded or replaced.
 	ErrDriverGone = errors.New("the NVIDIA driver went away")
 )
@@ -45,6 +51,11 @@ func callError(call string, ret nvml.Return) error {
 	case nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIB_RM_VERSION_MISMATCH:
 		return fmt.Errorf("%s: %w (NVML: %s)", call, ErrDriverGone, nameOf(ret))
 	default:
-		return fmt.Errorf("%s: NVML answers %s", call, nameOf(ret))
+		return fmt.Errorf("%s: NVML answers %w", call, code(ret))
 	}
 }
+
+// code is a return code that has no sentinel above.
+type code nvml.Return
+
+func (c code) Error() string { return nameOf(nvml.Return(c)) }

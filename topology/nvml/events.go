@@ -26,6 +26,8 @@ const (
 	EventPoison         EventKind = "Poison"         // poisoned data was consumed
 	EventRecoveryAction EventKind = "RecoveryAction" // field 230 changed: probe the GPU
 	EventUnavailable    EventKind = "Unavailable"    // the GPU can no longer be used
+	// EventMIGConfig: instances were made or destroyed, or the mode changed. Source.Watch uses it.
+	EventMIGConfig EventKind = "MIGConfig"
 	// EventLost: some GPU fell off the bus. NVML does not say which: PCI is "", probe all.
 	EventLost EventKind = "Lost"
 )
@@ -41,7 +43,8 @@ type Event struct {
 	GPUInstance, ComputeInstance *uint32
 }
 
-var eventKinds = map[uint64]EventKind{
+// faultEvents are what a watch of the GPUs' health registers for.
+var faultEvents = map[uint64]EventKind{
 	nvml.EventTypeXidCriticalError:      EventXID,
 	nvml.EventTypeDoubleBitEccError:     EventECC,
 	nvml.EventTypeDramRetirementEvent:   EventPageRetirement,
@@ -52,14 +55,21 @@ var eventKinds = map[uint64]EventKind{
 	nvml.EventTypeGpuRecoveryAction:     EventRecoveryAction,
 }
 
+// migEvents are what a watch of the inventory registers for.
+var migEvents = map[uint64]EventKind{nvml.EventMigConfigChange: EventMIGConfig}
+
 // waitMilliseconds bounds one nvmlEventSetWait, and so how long WatchEvents
 // needs to notice that ctx is done or that a GPU was added. An event ends it at once.
 const waitMilliseconds = 1000
 
-// WatchEvents registers for the events of every GPU and calls deliver for each,
+// WatchEvents registers for the faults of every GPU and calls deliver for each,
 // one after another, until ctx is done (nil) or the driver goes away (ErrDriverGone).
 // It is ErrNotSupported if the library has no events.
 func (s *Session) WatchEvents(ctx context.Context, deliver func(Event)) error {
+	return s.watchEvents(ctx, faultEvents, deliver)
+}
+
+func (s *Session) watchEvents(ctx context.Context, kinds map[uint64]EventKind, deliver func(Event)) error {
 	for _, symbol := range []string{"nvmlEventSetCreate", "nvmlEventSetFree", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes", "nvmlEventSetWait_v2"} {
 		if !s.has(symbol) {
 			return fmt.Errorf("watch GPU events: the library lacks %s: %w", symbol, ErrNotSupported)
@@ -73,7 +83,7 @@ func (s *Session) WatchEvents(ctx context.Context, deliver func(Event)) error {
 		return fmt.Errorf("watch GPU events: %w", err)
 	}
 	w := &watch{
-		session: s, set: set, registered: map[nvml.Device]*registration{},
+		session: s, set: set, kinds: kinds, registered: map[nvml.Device]*registration{},
 		lane: newLane("NVML events", waitMilliseconds*time.Millisecond+s.timeout),
 	}
 	defer w.free(ctx)
@@ -101,6 +111,7 @@ type watch struct {
 	session    *Session
 	lane       *lane // of the event set: it must not be freed while a wait is out
 	set        nvml.EventSet
+	kinds      map[uint64]EventKind          // that are asked for, by NVML's number
 	registered map[nvml.Device]*registration // by handle, also while it fails
 
 	mu     sync.Mutex
@@ -108,9 +119,10 @@ type watch struct {
 	freed  bool // or about to be
 }
 
-func wantedEvents() uint64 {
+// wanted is the mask of the events to register for.
+func (w *watch) wanted() uint64 {
 	var mask uint64
-	for eventType := range eventKinds {
+	for eventType := range w.kinds {
 		mask |= eventType
 	}
 	return mask
@@ -128,7 +140,7 @@ func (w *watch) next(ctx context.Context) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	kind, ok := eventKinds[raw.EventType]
+	kind, ok := w.kinds[raw.EventType]
 	if !ok {
 		return nil, nil
 	}

@@ -43,6 +43,7 @@ func (s *Session) GPUs(ctx context.Context) ([]topology.GPU, []topology.Problem,
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
+	matchPeers(gpus)
 	slices.SortFunc(gpus, func(a, b topology.GPU) int { return strings.Compare(a.Placement.PCI, b.Placement.PCI) })
 	return gpus, problems, nil
 }
@@ -114,17 +115,20 @@ func (r *reading) note(subject string, err error) {
 	if errors.Is(err, ErrLost) || errors.Is(err, ErrHung) || r.ctx.Err() != nil {
 		r.failed = err
 	}
-	r.gpu.Problems = append(r.gpu.Problems, topology.Problem{Subject: subject, Message: err.Error()})
+	problem := topology.Problem{Subject: subject, Message: err.Error()}
+	if !slices.Contains(r.gpu.Problems, problem) { // a getter that is asked for each link fails once
+		r.gpu.Problems = append(r.gpu.Problems, problem)
+	}
 }
 
 // fixed reads the attributes that a GPU keeps for life.
 func (r *reading) fixed() {
 	h, g := r.handle, &r.gpu
-	get(r, "nvmlDeviceGetUUID", h.GetUUID, func(v string) { g.UUID = v })
-	get(r, "nvmlDeviceGetName", h.GetName, func(v string) { g.ProductName = v })
+	get(r, "nvmlDeviceGetUUID", h.GetUUID, func(v string) { g.UUID = clean(v) })
+	get(r, "nvmlDeviceGetName", h.GetName, func(v string) { g.ProductName = clean(v) })
 	get(r, "nvmlDeviceGetMinorNumber", h.GetMinorNumber, func(v int) { g.Minor = v })
-	get(r, "nvmlDeviceGetSerial", h.GetSerial, func(v string) { g.Serial = v })
-	get(r, "nvmlDeviceGetVbiosVersion", h.GetVbiosVersion, func(v string) { g.VBIOSVersion = v })
+	get(r, "nvmlDeviceGetSerial", h.GetSerial, func(v string) { g.Serial = clean(v) })
+	get(r, "nvmlDeviceGetVbiosVersion", h.GetVbiosVersion, func(v string) { g.VBIOSVersion = clean(v) })
 	get(r, "nvmlDeviceGetMemoryInfo", h.GetMemoryInfo, func(v nvml.Memory) { g.MemoryBytes = v.Total })
 	get(r, "nvmlDeviceGetArchitecture", h.GetArchitecture, func(v nvml.DeviceArchitecture) { g.Architecture = architectureName(v) })
 	get(r, "nvmlDeviceGetCudaComputeCapability", func() ([2]int, nvml.Return) {
@@ -142,6 +146,7 @@ func (r *reading) changing() {
 		current, _, ret := r.handle.GetMigMode()
 		return current, ret
 	}, func(v int) { r.gpu.MIGEnabled = v == nvml.DEVICE_MIG_ENABLE })
+	r.mig()
 	r.links()
 	r.fabric()
 }

@@ -7,6 +7,7 @@
 package nvml
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,6 +49,7 @@ func findLibrary(cfg Config) (string, error) {
 		}
 		return cfg.LibraryPath, nil
 	}
+	cfg.DriverRoot = cmp.Or(cfg.DriverRoot, "/")
 	folders := libraryFolders()
 	for _, folder := range folders {
 		path, err := resolveInRoot(cfg.DriverRoot, filepath.Join(folder, libraryName))
@@ -61,6 +63,20 @@ func findLibrary(cfg Config) (string, error) {
 	}
 	return "", fmt.Errorf("%w: %s is in none of the folders %s under driver root %s; install the NVIDIA driver or set the driver root",
 		ErrLibraryMissing, libraryName, strings.Join(folders, ", "), cfg.DriverRoot)
+}
+
+// installedLibrary identifies the library file of the moment without opening
+// it, so that a driver that is installed or replaced is noticed by looking.
+func installedLibrary(cfg Config) string {
+	path, err := findLibrary(cfg)
+	if err != nil {
+		return ""
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %d %s", path, file.Size(), file.ModTime())
 }
 
 func libraryAbsent(err error, path string) error {

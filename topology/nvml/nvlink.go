@@ -6,6 +6,8 @@ package nvml
 
 import (
 	"encoding/hex"
+	"errors"
+	"slices"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
@@ -17,37 +19,61 @@ func (r *reading) links() {
 	if r.failed != nil || !r.has("nvmlDeviceGetNvLinkState") {
 		return
 	}
+	last := r.gpu.NVLinks
 	var links []topology.NVLink
 	for number := range nvml.NVLINK_MAX_LINKS {
-		link, exists := r.link(number)
+		link, answer := r.link(number)
 		if r.failed != nil {
 			return
 		}
-		if !exists && number == 0 {
-			break // a GPU without NVLink: the other 35 questions have the same answer
-		}
-		if exists {
+		switch answer {
+		case linkExists:
 			links = append(links, link)
+		case linkUnknown: // what was last known of it is the better guess
+			if at := slices.IndexFunc(last, func(l topology.NVLink) bool { return l.Link == number }); at >= 0 {
+				links = append(links, last[at])
+			}
+		case linksNotSupported:
+			if number == 0 {
+				r.gpu.NVLinks = nil
+				return // a GPU without NVLink: the other 35 questions have the same answer
+			}
 		}
 	}
 	r.gpu.NVLinks = links
 }
 
-func (r *reading) link(number int) (topology.NVLink, bool) {
+// linkAnswer is what came of asking whether the GPU has a link.
+type linkAnswer int
+
+const (
+	linkExists linkAnswer = iota
+	linkAbsent
+	linksNotSupported
+	linkUnknown // the getter failed
+)
+
+func (r *reading) linkState(number int) (active bool, answer linkAnswer) {
+	state, err := call(r.ctx, r.device.lane, "nvmlDeviceGetNvLinkState", func() (nvml.EnableState, nvml.Return) { return r.handle.GetNvLinkState(number) })
+	switch {
+	case err == nil:
+		return state == nvml.FEATURE_ENABLED, linkExists
+	case errors.Is(err, code(nvml.ERROR_INVALID_ARGUMENT)):
+		return false, linkAbsent
+	case errors.Is(err, ErrNotSupported):
+		return false, linksNotSupported
+	}
+	r.note("nvmlDeviceGetNvLinkState", err)
+	return false, linkUnknown
+}
+
+// link reads one port. Of a port that is down, drivers do not know the far end.
+func (r *reading) link(number int) (topology.NVLink, linkAnswer) {
 	link := topology.NVLink{Link: number, Peer: topology.NVLinkPeerUnknown}
-	exists := false
-	get(r, "nvmlDeviceGetNvLinkState", func() (*nvml.EnableState, nvml.Return) {
-		state, ret := r.handle.GetNvLinkState(number)
-		if ret == nvml.ERROR_INVALID_ARGUMENT {
-			return nil, nvml.SUCCESS // no such link: an answer, not a fault
-		}
-		return &state, ret
-	}, func(state *nvml.EnableState) {
-		exists = state != nil
-		link.Active = exists && *state == nvml.FEATURE_ENABLED
-	})
+	var answer linkAnswer
+	link.Active, answer = r.linkState(number)
 	if !link.Active {
-		return link, exists
+		return link, answer
 	}
 	get(r, "nvmlDeviceGetNvLinkVersion", func() (uint32, nvml.Return) { return r.handle.GetNvLinkVersion(number) },
 		func(v uint32) { link.Version = int(v) })
@@ -61,7 +87,25 @@ func (r *reading) link(number int) (topology.NVLink, bool) {
 			link.PeerPCI = pci
 		}
 	})
-	return link, true
+	return link, answer
+}
+
+// matchPeers completes links whose far end is known by address only, as old
+// drivers do not tell its kind: one that is a GPU of the node is a GPU.
+func matchPeers(gpus []topology.GPU) {
+	known := map[string]bool{}
+	for _, gpu := range gpus {
+		known[gpu.Placement.PCI] = true
+	}
+	for i := range gpus {
+		for j, link := range gpus[i].NVLinks {
+			if link.Peer == topology.NVLinkPeerUnknown && known[link.PeerPCI] {
+				// The session remembers this reading: it must not change under a snapshot.
+				gpus[i].NVLinks = slices.Clone(gpus[i].NVLinks)
+				gpus[i].NVLinks[j].Peer = topology.NVLinkPeerGPU
+			}
+		}
+	}
 }
 
 func peerKind(t nvml.IntNvLinkDeviceType) topology.NVLinkPeer {

@@ -56,21 +56,31 @@ func (w *watch) add(ctx context.Context, d *device, handle nvml.Device) error {
 	if err != nil {
 		return err
 	}
+	if supported&w.wanted() == 0 {
+		return errNoSuchEvents
+	}
 	_, err = call(ctx, d.lane, "nvmlDeviceRegisterEvents", func() (struct{}, nvml.Return) {
 		if !w.enter() {
 			return struct{}{}, nvml.ERROR_UNINITIALIZED
 		}
 		defer w.leave()
-		return struct{}{}, handle.RegisterEvents(supported&wantedEvents(), w.set)
+		return struct{}{}, handle.RegisterEvents(supported&w.wanted(), w.set)
 	})
 	return err
 }
+
+// errNoSuchEvents: the GPU has events, but none of those that are asked for. GPUs
+// that cannot do MIG are such; nothing is wrong with them.
+var errNoSuchEvents = errors.New("the GPU does not emit such events")
 
 // conclude notes and tells how an attempt ended.
 func (r *registration) conclude(ctx context.Context, err error) {
 	logger := klog.FromContext(ctx).WithValues("gpu", r.pci)
 	switch {
 	case ctx.Err() != nil: // the watch is ending
+	case errors.Is(err, errNoSuchEvents):
+		r.settled = true
+		logger.V(4).Info("The GPU does not emit the events that are watched")
 	case err == nil:
 		r.settled = true
 		if r.pause > 0 {
@@ -78,10 +88,10 @@ func (r *registration) conclude(ctx context.Context, err error) {
 		}
 	case errors.Is(err, ErrNotSupported):
 		r.settled = true
-		logger.Error(err, "The GPU's events cannot be watched; its faults are found by probing only")
+		logger.Error(err, "The GPU's events cannot be watched; what they would tell is found by polling only")
 	default:
 		if r.pause == 0 {
-			logger.Error(err, "The GPU's events cannot be watched yet; its faults are found by probing only until that is mended")
+			logger.Error(err, "The GPU's events cannot be watched yet; what they would tell is found by polling only until that is mended")
 		}
 		r.pause = min(max(2*r.pause, firstPause), longestPause)
 		r.next = time.Now().Add(r.pause)

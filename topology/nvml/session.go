@@ -52,14 +52,13 @@ type device struct {
 	handle   nvml.Device
 	known    topology.GPU // the last good reading
 	complete bool         // the attributes that never change were all read
+	// profiles of MIG, nil while the mode is off or they were not all read.
+	profiles []gpuInstanceProfile
 }
 
 // Open finds, loads and initialises NVML. Errors match ErrLibraryMissing,
 // ErrLibraryTooOld, ErrLibraryReplaced, ErrHung or ErrDriverGone.
 func Open(cfg Config) (*Session, error) {
-	if cfg.DriverRoot == "" {
-		cfg.DriverRoot = "/"
-	}
 	path, err := findLibrary(cfg)
 	if err != nil {
 		return nil, err
@@ -94,7 +93,7 @@ func (s *Session) initialise(path string) error {
 	if err != nil {
 		return fmt.Errorf("ask %s for the driver's version: %w", path, err)
 	}
-	s.driver = topology.Driver{State: topology.DriverReady, Version: version, Library: path}
+	s.driver = topology.Driver{State: topology.DriverReady, Version: clean(version), Library: path}
 	if s.has("nvmlSystemGetCudaDriverVersion_v2") {
 		// 12080 means 12.8. A driver that does not say leaves the version empty.
 		if cuda, err := call(ctx, s.system, "nvmlSystemGetCudaDriverVersion_v2", s.api.SystemGetCudaDriverVersion_v2); err == nil && cuda > 0 {

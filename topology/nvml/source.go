@@ -18,16 +18,22 @@ import (
 // Source implements topology.GPUReader.
 type Source struct {
 	open func() (*Session, error)
+	// installed identifies the library file that would be opened now, "" if there is none.
+	installed func() string
 
 	opening sync.Mutex // one attempt at a time, and no reader of session waits for it
 	mu      sync.Mutex
 	session *Session
 	reason  error // why there is no session
+	hints   map[*hint]struct{}
 }
 
 // NewSource makes a source; the first read opens the driver.
 func NewSource(cfg Config) *Source {
-	return &Source{open: func() (*Session, error) { return Open(cfg) }, reason: errNotOpened}
+	return &Source{
+		open: func() (*Session, error) { return Open(cfg) }, installed: func() string { return installedLibrary(cfg) },
+		reason: errNotOpened, hints: map[*hint]struct{}{},
+	}
 }
 
 var errNotOpened = fmt.Errorf("NVML was not opened yet: %w", topology.ErrDriverMissing)
@@ -99,6 +105,7 @@ func (s *Source) drop(ctx context.Context, session *Session, reason error) {
 	if !ours {
 		return
 	}
+	s.hint()
 	klog.FromContext(ctx).Info("The NVIDIA driver went away; it is opened again when it is back", "reason", reason.Error())
 	if err := session.Close(); err != nil && !errors.Is(err, ErrDriverGone) {
 		klog.FromContext(ctx).Error(err, "Closing NVML failed")
@@ -141,6 +148,28 @@ func (s *Source) WatchEvents(ctx context.Context, deliver func(Event)) error {
 		s.drop(ctx, session, err)
 	}
 	return err
+}
+
+// CreatePartition makes a MIG device, see Session.CreatePartition, and has the
+// machine observed anew. Without a driver the error says why.
+func (s *Source) CreatePartition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (topology.MIGInstance, error) {
+	session, err := s.current()
+	if session == nil {
+		return topology.MIGInstance{}, err
+	}
+	defer s.hint() // a failure may have changed something too
+	return session.CreatePartition(ctx, pci, profileID, place)
+}
+
+// DestroyPartition removes a MIG device, see Session.DestroyPartition, and has the
+// machine observed anew. Without a driver the error says why.
+func (s *Source) DestroyPartition(ctx context.Context, pci string, gpuInstance int) error {
+	session, err := s.current()
+	if session == nil {
+		return err
+	}
+	defer s.hint()
+	return session.DestroyPartition(ctx, pci, gpuInstance)
 }
 
 // Close ends the session, if one is open.
