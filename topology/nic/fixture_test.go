@@ -105,7 +105,7 @@ func (n *namespace) address(link, prefix string) *namespace {
 }
 
 // hardware renders three PFs p0, p1, p2 (0000:10:00.0 …) and two VFs of p2.
-func hardware(t *testing.T) (string, *pci.Tree) {
+func hardware(t testing.TB) (string, *pci.Tree) {
 	t.Helper()
 	root := t.TempDir()
 	write := func(path, content string) {

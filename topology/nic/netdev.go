@@ -1,5 +1,6 @@
 // Which netdevs belong to a PCI function. Mostly one; a NIC in switchdev mode
-// lists the representors of its VFs beside its own, an old dual-port card one per port.
+// lists the representors of its VFs beside its own, an old dual-port card one per port, an
+// InfiniBand function the IPoIB children of its partitions.
 
 package nic
 
@@ -10,9 +11,9 @@ import (
 	"strings"
 )
 
-// representor matches the port names of VF and SF representors, "pf0vf3" or
-// "c1pf0sf88" (devlink_port_phys_port_name_get in the kernel's net/devlink).
-var representor = regexp.MustCompile(`^(c\d+)?pf\d+(vf|sf)\d+$`)
+// representor matches the port names of representors of PFs, VFs and SFs, "pf0vf3",
+// "c1pf0sf88" or "pf0hpf" (__devlink_port_phys_port_name_get in the kernel's net/devlink).
+var representor = regexp.MustCompile(`^(c\d+)?pf\d+(vf\d+|sf\d+|hpf)?$`)
 
 // netdevs lists the function's netdevs, its own first. They are in net/ below
 // the function, or below the virtio device that it carries.
@@ -30,27 +31,21 @@ func (r *Reader) netdevs(address string) []string {
 		return names
 	}
 	type netdev struct {
-		name           string
-		representative bool
-		port           int
+		name       string
+		rank, port int
 	}
 	all := make([]netdev, len(names))
 	for i, name := range names {
-		all[i] = netdev{
-			name:           name,
-			representative: representor.MatchString(r.sys.OptionalText("class", "net", name, "phys_port_name")),
-			port:           r.sys.OptionalInt(0, "class", "net", name, "dev_port"),
+		at := func(attribute string) []string { return []string{"class", "net", name, attribute} }
+		all[i] = netdev{name: name, port: r.sys.OptionalInt(0, at("dev_port")...)}
+		switch {
+		case representor.MatchString(r.sys.OptionalText(at("phys_port_name")...)):
+			all[i].rank = 2
+		case r.sys.OptionalText(at("iflink")...) != r.sys.OptionalText(at("ifindex")...):
+			all[i].rank = 1 // an IPoIB child, which names its parent
 		}
 	}
-	slices.SortStableFunc(all, func(a, b netdev) int {
-		if a.representative != b.representative {
-			if a.representative {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Compare(a.port, b.port)
-	})
+	slices.SortStableFunc(all, func(a, b netdev) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.port, b.port)) })
 	for i := range all {
 		names[i] = all[i].name
 	}

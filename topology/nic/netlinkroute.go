@@ -30,9 +30,17 @@ const (
 
 // Routes implements Kernel. Routes to next-hop objects show the objects' links.
 func (Netlink) Routes() ([]Route, error) {
-	messages, err := dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, body(make([]byte, unix.SizeofRtMsg)))
+	routes, err := retried(routesAndObjects)
 	if err != nil {
 		return nil, fmt.Errorf("list the node's routes: %w", err)
+	}
+	return routes, nil
+}
+
+func routesAndObjects() ([]Route, error) {
+	messages, err := dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, body(make([]byte, unix.SizeofRtMsg)))
+	if err != nil {
+		return nil, err
 	}
 	var routes []Route
 	var objects map[int]nexthop
@@ -47,6 +55,9 @@ func (Netlink) Routes() ([]Route, error) {
 				if objects, err = nexthops(); err != nil {
 					return nil, err
 				}
+			}
+			if _, ok := objects[object]; !ok {
+				return nil, fmt.Errorf("the next-hop object %d of %s went between two looks: %w", object, r.Destination, netlink.ErrDumpInterrupted)
 			}
 			r.hop(objects[object])
 			for _, member := range objects[object].group {

@@ -11,7 +11,7 @@ import (
 )
 
 // tree adds files to a sysfs root.
-func files(t *testing.T, root string, contents map[string]string) {
+func files(t testing.TB, root string, contents map[string]string) {
 	t.Helper()
 	for name, content := range contents {
 		path := filepath.Join(root, name)
