@@ -125,17 +125,21 @@ func pathsIn(t testing.TB) v1alpha1.PathsConfig {
 	}
 }
 
-func newDriver(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig) (*Driver, *countingRecorder) {
+func newDriver(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig, changes ...func(*Config)) (*Driver, *countingRecorder) {
 	t.Helper()
 	journal, err := OpenJournal(context.Background(), paths)
 	if err != nil {
 		t.Fatal(err)
 	}
 	recorder := &countingRecorder{}
-	d, err := New(Config{
+	cfg := Config{
 		NodeName: node, KubeClient: client, Paths: paths, BootID: "boot", Journal: journal,
 		Attacher: fakeAttacher{}, Networks: fakeNetworks{}, Recorder: recorder, HealthInterval: 50 * time.Millisecond,
-	})
+	}
+	for _, change := range changes {
+		change(&cfg)
+	}
+	d, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,8 +40,9 @@ type PartitionConfig struct {
 // PartitionStep implements claim.Step.
 type PartitionStep struct {
 	cfg PartitionConfig
-	// instance is known after Do.
+	// instance is known after Do; made says that Do made it and did not just read it.
 	instance *topology.MIGInstance
+	made     bool
 }
 
 // NewPartitionStep returns the step.
@@ -78,13 +79,17 @@ func (s *PartitionStep) Do(ctx context.Context) error {
 		return fmt.Errorf("%s cannot be made: %w; the GPU may have been cut by hand in the meantime (nvidia-smi mig -lgi)", s.subject(), err)
 	}
 	klog.FromContext(ctx).V(2).Info("Made a GPU partition", "device", s.cfg.Name, "profile", s.cfg.Profile, "gpuInstance", made.GPUInstance)
-	s.instance = &made
+	s.instance, s.made = &made, true
 	s.cfg.Changed()
 	return nil
 }
 
-// Verify implements claim.Step.
+// Verify implements claim.Step. It follows Do at once, so that what Do has read it
+// need not read again.
 func (s *PartitionStep) Verify(ctx context.Context) error {
+	if s.instance != nil && !s.made {
+		return nil
+	}
 	there, err := s.read(ctx)
 	switch {
 	case err != nil:
