@@ -119,7 +119,7 @@ func FuzzVitalProductData(f *testing.F) {
 				t.Errorf("%q = %q is not in the data", name, value)
 			}
 		}
-		if len(keyword) == 2 && len(keyword+cardA) < 256 {
+		if len(keyword) == 2 && !strings.Contains(keyword, "=") {
 			if got := readOnlyKeywords([]byte(vpdOf(keyword + "=" + cardA)))[keyword]; got != cardA {
 				t.Errorf("%q is read back as %q", keyword, got)
 			}
