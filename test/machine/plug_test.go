@@ -80,6 +80,9 @@ func in(t *testing.T, path string, f func() error) error {
 
 func TestPluggedNICsMatchTheRenderedOnes(t *testing.T) {
 	for _, name := range Names() {
+		if name == large || name == "vlan-bond" {
+			continue // more than the 1,024 ports of a bridge; refused
+		}
 		t.Run(name, func(t *testing.T) {
 			p := load(t, name)
 			options := PlugOptions{NodeNetNS: namespace(t), FabricNetNS: namespace(t), FabricBridge: "fabric", NodeIndex: 1}

@@ -17,7 +17,7 @@ var (
 	rootPattern = regexp.MustCompile(`^pci[0-9a-f]{4}:[0-9a-f]{2}$`)
 	idPattern   = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
 	cpuPattern  = regexp.MustCompile(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$`)
-	namePattern = regexp.MustCompile(`^[a-z0-9_]{1,15}$`)
+	namePattern = regexp.MustCompile(`^[a-zA-Z0-9_]{1,15}$`)
 	uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	// A VLAN's name has a dot.
 	stackedPattern = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]{0,14}$`)
@@ -199,7 +199,7 @@ func (v *validation) netdev(owner, name string) {
 		return
 	}
 	if !namePattern.MatchString(name) {
-		v.add("%s: %q is not a netdev name (1 to 15 of a-z, 0-9, _)", owner, name)
+		v.add("%s: %q is not a netdev name (1 to 15 of a-z, A-Z, 0-9, _)", owner, name)
 	}
 	v.once("interface ", name, owner)
 }
