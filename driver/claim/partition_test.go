@@ -297,8 +297,8 @@ func TestPartitionInUseStaysHeld(t *testing.T) {
 	}
 	number := device.Snapshot().MIG.Instances[0].GPUInstance
 	device.SetBusy(number, true)
-	if err := r.Unprepare(t.Context(), "uid-c"); !errors.Is(err, gputest.ErrBusy) || !strings.Contains(err.Error(), "while a process uses it") {
-		t.Errorf("%v; want the reason and what to do", err)
+	if err := r.Unprepare(t.Context(), "uid-c"); !errors.Is(err, gputest.ErrBusy) || !strings.Contains(err.Error(), "the kubelet tries again") {
+		t.Errorf("%v; want the reason and what happens next", err)
 	}
 	if _, err := r.prepare(allocated("d", onGPU(part2g0))); err == nil || !strings.Contains(err.Error(), part1g0) {
 		t.Errorf("%v; the memory slice is not free", err)

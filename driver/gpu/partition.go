@@ -76,7 +76,7 @@ func (s *PartitionStep) Do(ctx context.Context) error {
 	}
 	made, err := s.cfg.Partitioner.CreatePartition(ctx, s.cfg.PCI, s.cfg.ProfileID, s.cfg.Placement)
 	if err != nil {
-		return fmt.Errorf("%s cannot be made: %w; the GPU may have been cut by hand in the meantime (nvidia-smi mig -lgi)", s.subject(), err)
+		return fmt.Errorf("%s cannot be made: %w", s.subject(), err)
 	}
 	klog.FromContext(ctx).V(2).Info("Made a GPU partition", "device", s.cfg.Name, "profile", s.cfg.Profile, "gpuInstance", made.GPUInstance)
 	s.instance, s.made = &made, true
@@ -139,7 +139,7 @@ func (s *PartitionStep) read(ctx context.Context) (*topology.MIGInstance, error)
 
 func (s *PartitionStep) destroy(ctx context.Context, there *topology.MIGInstance) error {
 	if err := s.cfg.Partitioner.DestroyPartition(ctx, s.cfg.PCI, there.GPUInstance); err != nil {
-		return fmt.Errorf("%s (GPU instance %d) cannot be removed: %w; while a process uses it (nvidia-smi lists them) the GPU refuses; the kubelet tries again", s.subject(), there.GPUInstance, err)
+		return fmt.Errorf("%s (GPU instance %d) cannot be removed: %w; the kubelet tries again", s.subject(), there.GPUInstance, err)
 	}
 	klog.FromContext(ctx).V(2).Info("Removed a GPU partition", "device", s.cfg.Name, "profile", s.cfg.Profile, "gpuInstance", there.GPUInstance)
 	s.cfg.Changed()
