@@ -29,13 +29,14 @@ import (
 // each request hang for half a minute.
 const patience = 10 * time.Second
 
-// question is one optional part of the API. The answer is yes if every slice is
-// accepted and still holds the part afterwards.
+// question is about one optional part of the API, which the server has if it
+// accepts every slice and the part is still there afterwards.
 type question struct {
 	part   string
 	slices []resourceapi.ResourceSliceSpec
 	holds  func(resourceapi.ResourceSliceSpec) bool
-	yes    func(*publish.Features)
+	// learn is told the answer, in the order of the questions.
+	learn func(f *publish.Features, has bool)
 }
 
 // Probe asks the API server for its features, with the rights of the agent of
@@ -46,39 +47,45 @@ type question struct {
 func Probe(ctx context.Context, client kubernetes.Interface, nodeName string) (publish.Features, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %s", patience))
 	defer cancel()
-	logger := klog.FromContext(ctx)
 	// A plain slice first: where not even that is accepted, refusals tell nothing.
 	if _, err := dryRun(ctx, client, nodeName, resourceapi.ResourceSliceSpec{Devices: []resourceapi.Device{{Name: "probe"}}}); err != nil {
 		return publish.Features{}, explain(err, nodeName)
 	}
 	var features publish.Features
 	for _, q := range questions() {
-		has := true
-		for _, spec := range q.slices {
-			answer, err := dryRun(ctx, client, nodeName, spec)
-			if apierrors.IsInvalid(err) {
-				logger.V(4).Info("The API server refuses a part of ResourceSlices", "part", q.part, "reason", err.Error())
-				has = false
-				break
-			}
-			if err != nil {
-				return publish.Features{}, explain(err, nodeName)
-			}
-			if !q.holds(answer.Spec) {
-				logger.V(4).Info("The API server drops a part of ResourceSlices", "part", q.part)
-				has = false
-				break
-			}
+		has, err := q.ask(ctx, client, nodeName)
+		if err != nil {
+			return publish.Features{}, explain(err, nodeName)
 		}
-		if has {
-			q.yes(&features)
-		}
+		q.learn(&features, has)
 	}
 	return features, nil
 }
 
+func (q question) ask(ctx context.Context, client kubernetes.Interface, nodeName string) (has bool, err error) {
+	logger := klog.FromContext(ctx)
+	for _, spec := range q.slices {
+		answer, err := dryRun(ctx, client, nodeName, spec)
+		switch {
+		case apierrors.IsInvalid(err):
+			logger.V(4).Info("The API server refuses a part of ResourceSlices", "part", q.part, "reason", err.Error())
+			return false, nil
+		case err != nil:
+			return false, err
+		case !q.holds(answer.Spec):
+			logger.V(4).Info("The API server drops a part of ResourceSlices", "part", q.part)
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // questions, each about one part alone, so that an answer has one meaning.
 func questions() []question {
+	var five []resourceapi.DeviceTaint
+	for i := range 5 {
+		five = append(five, resourceapi.DeviceTaint{Key: fmt.Sprintf("%s/probe-%d", publish.DriverName, i), Effect: resourceapi.DeviceTaintEffectNone})
+	}
 	counters := map[string]resourceapi.Counter{"probe": {Value: resource.MustParse("1")}}
 	onlyDevice := func(device resourceapi.Device) []resourceapi.ResourceSliceSpec {
 		device.Name = "probe"
@@ -92,7 +99,13 @@ func questions() []question {
 			part:   "taints",
 			slices: onlyDevice(resourceapi.Device{Taints: []resourceapi.DeviceTaint{{Key: publish.DriverName + "/probe", Effect: resourceapi.DeviceTaintEffectNoSchedule}}}),
 			holds:  device(func(d resourceapi.Device) bool { return len(d.Taints) == 1 }),
-			yes:    func(f *publish.Features) { f.Taints = true },
+			learn:  func(f *publish.Features, has bool) { f.Taints = has },
+		}, {
+			// Kubernetes 1.34 takes four taints a device and no such effect.
+			part:   "five taints, with the effect None",
+			slices: onlyDevice(resourceapi.Device{Taints: five}),
+			holds:  device(func(d resourceapi.Device) bool { return len(d.Taints) == len(five) }),
+			learn:  func(f *publish.Features, has bool) { f.FewTaints = f.Taints && !has },
 		}, {
 			part: "shared counters in slices of their own",
 			// Kubernetes 1.34 wants a counter set beside the devices that draw on it, 1.35
@@ -105,12 +118,12 @@ func questions() []question {
 			holds: func(spec resourceapi.ResourceSliceSpec) bool {
 				return len(spec.SharedCounters) == 1 || device(func(d resourceapi.Device) bool { return len(d.ConsumesCounters) == 1 })(spec)
 			},
-			yes: func(f *publish.Features) { f.Counters = true },
+			learn: func(f *publish.Features, has bool) { f.Counters = has },
 		}, {
 			part:   "devices that are allocated more than once",
 			slices: onlyDevice(resourceapi.Device{AllowMultipleAllocations: ptr.To(true)}),
 			holds:  device(func(d resourceapi.Device) bool { return d.AllowMultipleAllocations != nil }),
-			yes:    func(f *publish.Features) { f.SharedDevices = true },
+			learn:  func(f *publish.Features, has bool) { f.SharedDevices = has },
 		}, {
 			part: "list attributes",
 			// Without the values, the server sees an attribute without any and refuses it.
@@ -118,7 +131,7 @@ func questions() []question {
 				publish.DriverName + "/probe": {IntValues: []int64{0, 1}},
 			}}),
 			holds: device(func(d resourceapi.Device) bool { return len(d.Attributes[publish.DriverName+"/probe"].IntValues) == 2 }),
-			yes:   func(f *publish.Features) { f.ListAttributes = true },
+			learn: func(f *publish.Features, has bool) { f.ListAttributes = has },
 		},
 	}
 }

@@ -109,7 +109,7 @@ func (p *Prober) learn(ctx context.Context, features publish.Features) {
 		return
 	}
 	klog.FromContext(ctx).Info("The API server told its features; what it lacks is left out of ResourceSlices",
-		"taints", features.Taints, "sharedCounters", features.Counters,
+		"taints", features.Taints, "fewTaints", features.FewTaints, "sharedCounters", features.Counters,
 		"sharedDevices", features.SharedDevices, "listAttributes", features.ListAttributes)
 	if p.cfg.Changed != nil {
 		p.cfg.Changed(features)

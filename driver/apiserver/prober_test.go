@@ -60,7 +60,7 @@ func (s *server) client() *fake.Clientset {
 		slice := action.(clienttesting.CreateAction).GetObject().(*resourceapi.ResourceSlice).DeepCopy()
 		spec := &slice.Spec
 		device := len(spec.Devices) == 1
-		if device && spec.Devices[0].Taints == nil && spec.Devices[0].AllowMultipleAllocations == nil && spec.Devices[0].Attributes == nil {
+		if device && spec.Devices[0].Taints == nil && spec.Devices[0].AllowMultipleAllocations == nil && spec.Devices[0].ConsumesCounters == nil && spec.Devices[0].Attributes == nil {
 			s.probes = append(s.probes, time.Since(s.begin))
 		}
 		if s.down {

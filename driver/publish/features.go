@@ -15,6 +15,7 @@ import (
 // The releases are those in which the feature gates are on by default.
 const (
 	lacksTaints   = "the API server lacks DRADeviceTaints (Kubernetes 1.36 or newer)"
+	fewTaints     = "the API server takes four taints a device and none with the effect None (Kubernetes 1.35 or newer takes more)"
 	lacksCounters = "the API server lacks DRAPartitionableDevices (Kubernetes 1.36 or newer)"
 	lacksSharing  = "the API server lacks DRAConsumableCapacity (Kubernetes 1.36 or newer)"
 	lacksLists    = "the API server lacks DRAListTypeAttributes"
@@ -84,6 +85,9 @@ func Shortfalls(in Input) []string {
 		if total > 0 {
 			sentences = append(sentences, fmt.Sprintf("%s: %s %s not published", lacks, enumerated(what), be(total)))
 		}
+	}
+	if o.curtailed > 0 {
+		sentences = append(sentences, fmt.Sprintf("%s: %s %s published without the least grave taints", fewTaints, kind("device").times(o.curtailed), be(o.curtailed)))
 	}
 	if !in.Features.SharedDevices {
 		sentences = append(sentences, lacksSharing+": only one claim at a time can have an egress scope on this node")

@@ -46,6 +46,8 @@ type offering struct {
 	names     map[string]bool
 	faults    []string
 	shortages []shortage
+	// curtailed is the number of devices of which a taint is left out.
+	curtailed int
 }
 
 func offer(in Input) *offering {
@@ -207,6 +209,10 @@ func (o *offering) add(on *shelf, slot int, kind kind, device resourceapi.Device
 			return
 		}
 		device.Taints = nil
+	}
+	if few := taints(device.Taints).few(); o.in.Features.FewTaints && len(few) < len(device.Taints) {
+		device.Taints = few
+		o.curtailed++
 	}
 	if o.claimName(o.names, device.Name) {
 		on.put(slot, device)

@@ -50,6 +50,9 @@ type Taint struct {
 type Features struct {
 	// Taints of devices (DRADeviceTaints).
 	Taints bool
+	// FewTaints: they are those of Kubernetes 1.34, at most four a device and
+	// none with the effect None, where later releases take 16 with any effect.
+	FewTaints bool
 	// Counters shared by devices, in slices of their own (DRAPartitionableDevices as of Kubernetes 1.35).
 	Counters bool
 	// SharedDevices may be allocated more than once (DRAConsumableCapacity).

@@ -64,6 +64,13 @@ func gravity(taint *resourceapi.DeviceTaint) int {
 	return 3
 }
 
+// few are those of them, in the order of together, that Kubernetes 1.34 takes.
+func (t taints) few() taints {
+	const limit = 4 // DeviceTaintsMaxLength of k8s.io/api v0.34
+	without := slices.DeleteFunc(slices.Clone(t), func(t resourceapi.DeviceTaint) bool { return t.Effect == resourceapi.DeviceTaintEffectNone })
+	return without[:min(len(without), limit)]
+}
+
 // forbidding is the gravest taint that keeps new claims off the device, nil if none does.
 func (t taints) forbidding() *resourceapi.DeviceTaint {
 	for i := range t {

@@ -94,7 +94,10 @@ func drawInput(t *rapid.T) Input {
 	number := rapid.OneOf(rapid.IntRange(-2, 12), rapid.Int())
 	in := Input{
 		NodeName: node,
-		Features: Features{rapid.Bool().Draw(t, "taints"), rapid.Bool().Draw(t, "counters"), rapid.Bool().Draw(t, "shared"), rapid.Bool().Draw(t, "lists")},
+		Features: Features{
+			Taints: rapid.Bool().Draw(t, "taints"), FewTaints: rapid.Bool().Draw(t, "few"), Counters: rapid.Bool().Draw(t, "counters"),
+			SharedDevices: rapid.Bool().Draw(t, "shared"), ListAttributes: rapid.Bool().Draw(t, "lists"),
+		},
 		Publish: v1alpha1.PublishConfig{
 			NUMANode:   rapid.SampledFrom([]v1alpha1.NUMANodeForm{v1alpha1.NUMANodeScalar, v1alpha1.NUMANodeList}).Draw(t, "numaNode"),
 			Partitions: rapid.SampledFrom([]v1alpha1.PartitionOffer{v1alpha1.PartitionsAll, v1alpha1.PartitionsExisting}).Draw(t, "partitions"), CompositeDevices: rapid.Bool().Draw(t, "composite"),

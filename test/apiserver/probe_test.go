@@ -23,7 +23,7 @@ var releases = []struct {
 }{
 	{name: "1.34 as it comes", release: "1.34", want: publish.Features{}},
 	// Shared counters of 1.34 are in the same slice as the devices: another form.
-	{name: "1.34 with the gates on", release: "1.34", gates: draGates, want: publish.Features{Taints: true, SharedDevices: true}},
+	{name: "1.34 with the gates on", release: "1.34", gates: draGates, want: publish.Features{Taints: true, FewTaints: true, SharedDevices: true}},
 	{name: "1.35 as it comes", release: "1.35", want: publish.Features{}},
 	{name: "1.35 with the gates on", release: "1.35", gates: draGates, want: publish.Features{Taints: true, Counters: true, SharedDevices: true}},
 	{name: "1.36 as it comes", release: "1.36", want: publish.Features{Taints: true, Counters: true, SharedDevices: true}},
@@ -64,6 +64,8 @@ func TestReleases(t *testing.T) {
 					t.Errorf("probing stored %d slices, want none", len(stored.Items))
 				}
 			})
+			t.Run("largest machines", func(t *testing.T) { testLargest(t, agent, r.want) })
+			t.Run("changes", func(t *testing.T) { testChanges(t, agent, r.want) })
 		})
 	}
 }
