@@ -4,11 +4,11 @@
 // the NIC's own place does not (there, the CPU's root complex is nearest).
 //
 // The function has an ID of its own (mlx5_data_direct_pci_table in the kernel's
-// drivers/infiniband/hw/mlx5/data_direct.c). Which NIC it belongs to says the keyword V3
-// of the vital product data, a UUID that all functions of one card share, as rdma-core's
-// rdma_topo has it. The kernel itself compares the keyword VU, a UUID of the
-// function, with what the NIC's firmware answers; that answer is not in sysfs, and
-// VU is used only to choose where a card has several.
+// drivers/infiniband/hw/mlx5/data_direct.c). Which NIC it belongs to is in the vital
+// product data. The kernel compares its keyword VU with what the NIC's firmware answers,
+// which sysfs does not show; a NIC with the same VU is the one. rdma-core's rdma_topo
+// compares the keyword V3, a UUID that all functions of one card share; where a
+// card has one such interface, that decides too.
 
 package nic
 
@@ -79,29 +79,27 @@ func (p *productData) keywords(sys sysfs.Root, address string) (map[string]strin
 	return keywords, nil
 }
 
+// dataInterfaces are the machine's Data Direct functions.
+type dataInterfaces struct {
+	functions []*pci.Function
+	identity  []map[string]string
+	claimed   []bool
+}
+
 // dataDirect sets NIC.DataDirect of the cards that have it. On a machine without
 // such cards, which is most, it reads nothing.
 func (r *Reader) dataDirect(functions []*function, tree *pci.Tree) []topology.Problem {
-	var interfaces []*pci.Function
+	var d dataInterfaces
 	for _, f := range tree.Functions {
 		if isDataDirect(f) {
-			interfaces = append(interfaces, f)
+			d.functions = append(d.functions, f)
 		}
 	}
-	if len(interfaces) == 0 {
+	if len(d.functions) == 0 {
 		return nil
 	}
-	slices.SortFunc(interfaces, func(a, b *pci.Function) int { return strings.Compare(a.Placement.PCI, b.Placement.PCI) })
-	var problems []topology.Problem
-	identity := make([]map[string]string, len(interfaces))
-	claimed := make([]bool, len(interfaces))
-	for i, f := range interfaces {
-		var err error
-		if identity[i], err = r.products.keywords(r.sys, f.Placement.PCI); err != nil {
-			problems = append(problems, topology.Problem{Subject: dataDirectProblems, Message: fmt.Sprintf("the vital product data of %s, which tells its card, cannot be read: %v", f.Placement.PCI, err)})
-			claimed[i] = true // of this one no more need be said
-		}
-	}
+	slices.SortFunc(d.functions, func(a, b *pci.Function) int { return strings.Compare(a.Placement.PCI, b.Placement.PCI) })
+	problems := d.identify(r)
 	for _, f := range functions {
 		if f.nic.Kind != topology.PF || f.nic.VendorID != vendorMellanox {
 			continue
@@ -111,37 +109,53 @@ func (r *Reader) dataDirect(functions []*function, tree *pci.Tree) []topology.Pr
 			f.problem("vital product data", err)
 			continue
 		}
-		var candidates []int
-		for i := range interfaces {
-			if card := own[keywordCard]; card != "" && identity[i][keywordCard] == card {
-				candidates = append(candidates, i)
-				claimed[i] = true
-			}
-		}
-		if len(candidates) > 1 {
-			f.chooseInterface(&candidates, interfaces, identity, own[keywordFunction])
-		}
-		if len(candidates) == 1 {
-			place := interfaces[candidates[0]].Placement
+		switch candidates := d.of(own); len(candidates) {
+		case 0: // a card without
+		case 1:
+			place := candidates[0].Placement
 			f.nic.DataDirect = &place
+		default:
+			f.problem(dataDirectProblems, fmt.Errorf("the card has %d Data Direct interfaces, and its vital product data does not say which is this function's", len(candidates)))
 		}
 	}
-	for i, f := range interfaces {
-		if !claimed[i] {
-			problems = append(problems, topology.Problem{Subject: dataDirectProblems, Message: fmt.Sprintf("%s is the Data Direct interface of a card, but no NIC has the same %s in its vital product data: GPUs are not paired through it", f.Placement.PCI, keywordCard)})
+	return append(problems, d.orphans()...)
+}
+
+func (d *dataInterfaces) identify(r *Reader) []topology.Problem {
+	d.identity, d.claimed = make([]map[string]string, len(d.functions)), make([]bool, len(d.functions))
+	var problems []topology.Problem
+	for i, f := range d.functions {
+		var err error
+		if d.identity[i], err = r.products.keywords(r.sys, f.Placement.PCI); err != nil {
+			problems = append(problems, topology.Problem{Subject: dataDirectProblems, Message: fmt.Sprintf("the vital product data of %s, which tells its card, cannot be read: %v", f.Placement.PCI, err)})
+			d.claimed[i] = true // of this one no more need be said
 		}
 	}
 	return problems
 }
 
-// chooseInterface leaves the one of a card's interfaces that bears the function's own identity.
-func (f *function) chooseInterface(candidates *[]int, interfaces []*pci.Function, identity []map[string]string, own string) {
-	all := make([]string, len(*candidates))
-	for i, candidate := range *candidates {
-		all[i] = interfaces[candidate].Placement.PCI
+// of are the interfaces of a NIC with that vital product data.
+func (d *dataInterfaces) of(own map[string]string) []*pci.Function {
+	for _, keyword := range []string{keywordFunction, keywordCard} {
+		var same []*pci.Function
+		for i := range d.functions {
+			if own[keyword] != "" && d.identity[i][keyword] == own[keyword] {
+				same, d.claimed[i] = append(same, d.functions[i]), true
+			}
+		}
+		if len(same) > 0 {
+			return same
+		}
 	}
-	*candidates = slices.DeleteFunc(*candidates, func(i int) bool { return own == "" || identity[i][keywordFunction] != own })
-	if len(*candidates) != 1 {
-		f.problem(dataDirectProblems, fmt.Errorf("the card has the interfaces %s, and its vital product data does not say which is this function's", strings.Join(all, ", ")))
+	return nil
+}
+
+func (d *dataInterfaces) orphans() []topology.Problem {
+	var problems []topology.Problem
+	for i, f := range d.functions {
+		if !d.claimed[i] {
+			problems = append(problems, topology.Problem{Subject: dataDirectProblems, Message: fmt.Sprintf("%s is the Data Direct interface of a card, but no NIC has the same %s or %s in its vital product data: GPUs are not paired through it", f.Placement.PCI, keywordFunction, keywordCard)})
+		}
 	}
+	return problems
 }

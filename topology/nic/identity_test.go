@@ -155,6 +155,21 @@ func TestSeveralNetdevsOfAFunction(t *testing.T) {
 	}
 }
 
+// A subfunction's netdev is below an auxiliary device of its PF, not in its net/.
+func TestASubfunctionThatTheNodeLivesOnMakesItsPFAnUplink(t *testing.T) {
+	m := newMachine(t)
+	pf := m.function("0000:10:00.0", "0x020000", "15b3:1021", "mlx5_core", nil)
+	m.netdev(pf, "p0", nil)
+	files(t, m.root, map[string]string{pf + "/mlx5_core.sf.2/net/p0s88/speed": "100000"})
+	m.link("class/net/p0s88", "../../"+pf+"/mlx5_core.sf.2/net/p0s88")
+	network := (&namespace{}).link("p0", "device", "", "").link("p0s88", "device", "", "").route("0.0.0.0/0", 0, "p0s88")
+	nics, _ := m.read(network)
+	if want := "carries the default route 0.0.0.0/0 via p0s88"; nics[0].Uplink != want {
+		t.Errorf("the PF %q, want %q", nics[0].Uplink, want)
+	}
+	agree(t, New(Config{Sys: m.root, Dev: t.TempDir(), Kernel: network}), nics)
+}
+
 func TestFirmware(t *testing.T) {
 	m := newMachine(t)
 	pf := m.function("0000:10:00.0", "0x020000", "15b3:1021", "mlx5_core", map[string]string{"sriov_totalvfs": "8", "sriov_numvfs": "1"})

@@ -6,9 +6,13 @@ package nic
 
 import (
 	"cmp"
+	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/hostler-dev/hostler/topology"
 )
 
 // representor matches the port names of representors of PFs, VFs and SFs, "pf0vf3",
@@ -66,4 +70,20 @@ func (r *Reader) virtioNetdevs(device []string) []string {
 		}
 	}
 	return nil
+}
+
+// functionOf is the address of the PCI function that a netdev belongs to, "" if
+// to none: the last one on the way to it, .../0000:10:00.0/virtio0/net/eth0.
+func (r *Reader) functionOf(netdev string) string {
+	target, err := os.Readlink(r.sys.Path("class", "net", netdev))
+	if err != nil || netdev == "" {
+		return ""
+	}
+	for target != "." && target != "/" {
+		if pci, err := topology.CanonicalPCI(path.Base(target)); err == nil && strings.Contains(target, "/pci") {
+			return pci
+		}
+		target = path.Dir(target)
+	}
+	return ""
 }

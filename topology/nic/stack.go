@@ -18,8 +18,9 @@ import (
 type stack struct {
 	n     *network
 	below map[int][]int
-	// netdevs lists those of a PCI function.
-	netdevs func(pci string) []string
+	// netdevs lists those of a PCI function, functionOf is the other way round.
+	netdevs    func(pci string) []string
+	functionOf func(netdev string) string
 }
 
 // toldByNetlink are kinds whose lower netdevs IFLA_LINK and IFLA_MASTER show, or
@@ -31,7 +32,7 @@ var toldByNetlink = map[string]bool{
 }
 
 func (r *Reader) stackOf(n *network) *stack {
-	s := &stack{n: n, below: map[int][]int{}, netdevs: r.netdevs}
+	s := &stack{n: n, below: map[int][]int{}, netdevs: r.netdevs, functionOf: r.functionOf}
 	var switches, switchPorts []int
 	for i := range n.links {
 		link := &n.links[i]

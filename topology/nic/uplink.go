@@ -30,13 +30,16 @@ type verdicts struct {
 	n       *network
 	stack   *stack
 	reasons map[int]string
+	// functions are reasons by PCI function, of hardware netdevs. It knows those of
+	// subfunctions too, which are not among their function's own.
+	functions map[string]string
 	// reachable: something shows how the node is reached at all.
 	reachable bool
 }
 
 // judge is the one judgement, of the snapshot and of the last look before a NIC is given away.
 func judge(n *network, s *stack, in interests) *verdicts {
-	v := &verdicts{n: n, stack: s, reasons: map[int]string{}}
+	v := &verdicts{n: n, stack: s, reasons: map[int]string{}, functions: map[string]string{}}
 	v.defaultRoutes()
 	v.nodeAddresses(in.nodeAddresses)
 	v.servers(in.servers)
@@ -45,6 +48,13 @@ func judge(n *network, s *stack, in interests) *verdicts {
 	v.routingDaemons()
 	v.tunnels()
 	v.ports()
+	for _, link := range n.links {
+		if reason := v.reasons[link.Index]; reason != "" && link.Kind == "device" {
+			if pci := s.functionOf(link.Name); pci != "" && v.functions[pci] == "" {
+				v.functions[pci] = reason
+			}
+		}
+	}
 	return v
 }
 

@@ -8,10 +8,7 @@ package nic
 import (
 	"context"
 	"fmt"
-	"os"
-	"path"
 	"slices"
-	"strings"
 
 	"k8s.io/klog/v2"
 
@@ -30,7 +27,7 @@ func markUplinks(functions []*function, v *verdicts, unread error) []topology.Pr
 	own, byName := map[string]string{}, map[string]*function{}
 	for _, f := range functions {
 		byName[f.nic.Name] = f
-		if reason := v.ofNetdevs(f.netdevs); reason != "" {
+		if reason := v.of(f.nic.Placement.PCI, f.netdevs); reason != "" {
 			f.nic.Uplink, own[f.nic.Name] = reason, reason
 		}
 	}
@@ -57,13 +54,14 @@ func markUplinks(functions []*function, v *verdicts, unread error) []topology.Pr
 func ofParent(pf, reason string) string { return fmt.Sprintf("is a VF of %s, which %s", pf, reason) }
 func ofVF(vf, reason string) string     { return fmt.Sprintf("is the PF of %s, which %s", vf, reason) }
 
-func (v *verdicts) ofNetdevs(netdevs []string) string {
+// of is the reason of a function with these netdevs.
+func (v *verdicts) of(pci string, netdevs []string) string {
 	for _, netdev := range netdevs {
 		if reason := v.reasons[v.n.byName[netdev].Index]; reason != "" {
 			return reason
 		}
 	}
-	return ""
+	return v.functions[pci]
 }
 
 // Uplinks looks again, and says of those of the given NICs on which the node
@@ -93,7 +91,7 @@ func (r *Reader) Uplinks(ctx context.Context, nics []topology.NIC) (map[string]s
 func (r *Reader) fresh(v *verdicts, nic *topology.NIC) string {
 	pci := nic.Placement.PCI
 	netdevs := r.netdevs(pci)
-	if reason := v.ofNetdevs(netdevs); reason != "" {
+	if reason := v.of(pci, netdevs); reason != "" {
 		return reason
 	}
 	if nic.Link != nil && !slices.Contains(netdevs, nic.Link.Name) {
@@ -102,7 +100,7 @@ func (r *Reader) fresh(v *verdicts, nic *topology.NIC) string {
 		}
 	}
 	if pf := r.sys.LinkBase("bus", "pci", "devices", pci, "physfn"); pf != "" {
-		if reason := v.ofNetdevs(r.netdevs(pf)); reason != "" {
+		if reason := v.of(pf, r.netdevs(pf)); reason != "" {
 			return ofParent(topology.NICName(pf), reason)
 		}
 		return ""
@@ -124,20 +122,4 @@ func (r *Reader) holder(state LinkState) string {
 		return "the PCI function " + pci
 	}
 	return fmt.Sprintf("a netdev without PCI function (%s)", state.Kind)
-}
-
-// functionOf is the address of the PCI function that a netdev belongs to, "" if
-// to none: the last one on the way to it, .../0000:10:00.0/virtio0/net/eth0.
-func (r *Reader) functionOf(netdev string) string {
-	target, err := os.Readlink(r.sys.Path("class", "net", netdev))
-	if err != nil || netdev == "" {
-		return ""
-	}
-	for target != "." && target != "/" {
-		if pci, err := topology.CanonicalPCI(path.Base(target)); err == nil && strings.Contains(target, "/pci") {
-			return pci
-		}
-		target = path.Dir(target)
-	}
-	return ""
 }
