@@ -47,19 +47,14 @@ func (d *Driver) healthReport() kubeletplugin.DeviceHealthReport {
 	if !ready {
 		return report
 	}
-	owner := map[string]string{}
-	for i := range in.Snapshot.GPUs {
-		for _, partition := range topology.Partitions(&in.Snapshot.GPUs[i]) {
-			owner[partition.Name] = partition.Parent
-		}
-	}
+	parts := partsOf(in)
 	d.machine.mu.Lock()
 	defer d.machine.mu.Unlock()
 	for pool, contents := range publish.Resources(in).Pools {
 		for _, slice := range contents.Slices {
 			for _, device := range slice.Devices {
-				made := []string{owner[device.Name]}
-				if made[0] == "" {
+				made, known := parts[device.Name]
+				if !known {
 					made = claim.Parts(in.Snapshot, in.Held, device.Name)
 				}
 				health := d.machine.worst(append(made, device.Name))
@@ -69,6 +64,26 @@ func (d *Driver) healthReport() kubeletplugin.DeviceHealthReport {
 		}
 	}
 	return report
+}
+
+// partsOf lists, for all devices but pairs, the GPU or NIC that they are part of
+// where that is another one: a node may have thousands, too many to look up one by one.
+func partsOf(in publish.Input) map[string][]string {
+	parts := map[string][]string{publish.EgressDevice: nil}
+	for i := range in.Snapshot.GPUs {
+		gpu := &in.Snapshot.GPUs[i]
+		parts[gpu.Name] = nil
+		for _, partition := range topology.Partitions(gpu) {
+			parts[partition.Name] = []string{gpu.Name}
+		}
+	}
+	for i := range in.Snapshot.NICs {
+		parts[in.Snapshot.NICs[i].Name] = nil
+	}
+	for name := range in.Held {
+		parts[name] = nil
+	}
+	return parts
 }
 
 // worst is called with the lock held.

@@ -14,7 +14,10 @@ import (
 
 // Holder is one device in a claim's hands.
 type Holder struct {
-	Device, Pool, Request     string
+	Device, Pool, Request string
+	// GPU and NIC are the hardware that the device is or is part of, by name: a
+	// partition's GPU, both of a pair. "" for what it has not.
+	GPU, NIC                  string
 	ClaimUID                  types.UID
 	ClaimNamespace, ClaimName string
 	Pods                      []netattach.PodReference
@@ -32,11 +35,18 @@ func (l *Ledger) Holders() []Holder {
 	var holders []Holder
 	for _, entry := range l.journal.Entries() {
 		for _, device := range entry.Devices {
-			holders = append(holders, Holder{
+			holder := Holder{
 				Device: device.Name, Pool: device.Pool, Request: device.Request,
 				ClaimUID: entry.ClaimUID, ClaimNamespace: entry.ClaimNamespace, ClaimName: entry.ClaimName,
 				Pods: slices.Clone(entry.Pods), AdminAccess: device.AdminAccess,
-			})
+			}
+			if device.GPU != nil {
+				holder.GPU = device.GPU.Name
+			}
+			if device.NIC != nil {
+				holder.NIC = device.NIC.Name
+			}
+			holders = append(holders, holder)
 		}
 	}
 	return holders

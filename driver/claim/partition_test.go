@@ -146,6 +146,9 @@ func TestHeldNICOfAPair(t *testing.T) {
 	if held := ledger.Held(); len(held) != 1 || held["nic-0000-18-00-0"].Link == nil {
 		t.Errorf("held NICs %v; want the pair's by its own name", held)
 	}
+	if holders := ledger.Holders(); len(holders) != 1 || holders[0].GPU != "gpu-0000-17-00-0" || holders[0].NIC != "nic-0000-18-00-0" {
+		t.Errorf("holders %+v; want the pair's GPU and NIC", holders)
+	}
 	if used := ledger.InUse(); len(used) != 1 || !used[pairRDMA] {
 		t.Errorf("in use %v; want the pair by its name", used)
 	}

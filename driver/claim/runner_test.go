@@ -290,7 +290,7 @@ func TestStoreFindsAPodsIntents(t *testing.T) {
 			t.Errorf("pod %s/%s (%s) has %d intents, want %d", test.namespace, test.name, test.uid, len(got), test.want)
 		}
 	}
-	want := Holder{Device: "nic-0000-19-00-0", Pool: "node-a/nic", Request: "r0", ClaimUID: "uid-a", ClaimNamespace: "team", ClaimName: "a",
+	want := Holder{Device: "nic-0000-19-00-0", Pool: "node-a/nic", Request: "r0", NIC: "nic-0000-19-00-0", ClaimUID: "uid-a", ClaimNamespace: "team", ClaimName: "a",
 		Pods: []netattach.PodReference{{UID: "pod-a", Namespace: "team", Name: "pod-a"}}}
 	if holders := NewLedger(r.journal).Holders(); len(holders) != 2 || fmt.Sprint(holders[0]) != fmt.Sprint(want) {
 		t.Errorf("holders %+v", holders)
