@@ -25,6 +25,9 @@ var DefaultFeatures = structured.Features{
 	PartitionableDevices: true, PrioritizedList: true,
 }
 
+// Features134 are those of Kubernetes 1.34, where devices cannot share counters.
+var Features134 = structured.Features{AdminAccess: true, PrioritizedList: true}
+
 // Config says what the scheduler sees.
 type Config struct {
 	// Driver publishes the resources.

@@ -1,0 +1,91 @@
+package publish
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	resourceapi "k8s.io/api/resource/v1"
+
+	"github.com/hostler-dev/hostler/topology"
+)
+
+func TestPairsOfADGX(t *testing.T) {
+	resources := Resources(Input{NodeName: node, Features: everything, Publish: withPairs, Snapshot: dgx()})
+	if _, ok := resources.Pools[GPUPool(node)]; ok || len(resources.Pools) != 2 {
+		t.Errorf("pools are %v; GPUs, NICs and pairs have to share one", resources.Pools)
+	}
+	pairs := names(resources, DevicePool(node), "pair-")
+	if len(pairs) != 8 || pairs[0] != "pair-0000-13-00-0-0000-15-00-0" {
+		t.Fatalf("pairs are %v", pairs)
+	}
+	// Whatever is tainted together changes in one write.
+	if n := len(resources.Pools[DevicePool(node)].Slices); n != 3+1 {
+		t.Errorf("%d slices, want 3 of counter sets (8 GPUs and 10 NICs) and 1 of devices", n)
+	}
+	d := *find(resources, pairs[0])
+	for name, want := range map[string]string{
+		"hostler.dev/type": "pair", "hostler.dev/gpuName": "gpu-0000-13-00-0", "hostler.dev/nicName": "nic-0000-15-00-0", "hostler.dev/distance": "PIX",
+		"hostler.dev/uuid": "GPU-0000:13:00.0", "hostler.dev/nvlinkIsland": "gpu-0000-13-00-0", "hostler.dev/ifName": "eth0", "hostler.dev/rdmaDevice": "mlx5_0",
+		"hostler.dev/linkSpeed": "400000", "hostler.dev/rail": "0", "k8s.cni.cncf.io/deviceID": "0000:15:00.0", "resource.kubernetes.io/pciBusID": "0000:13:00.0",
+		"resource.kubernetes.io/numaNode": "0",
+	} {
+		if got := text(d, name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	memory, bandwidth := d.Capacity["hostler.dev/memory"].Value, d.Capacity["hostler.dev/bandwidth"].Value
+	if memory.String() != "80Gi" || bandwidth.String() != "400G" {
+		t.Errorf("capacities are memory %s and bandwidth %s", memory.String(), bandwidth.String())
+	}
+}
+
+func TestPairIsTaintedWithBothHalves(t *testing.T) {
+	s := dgx()
+	taint := func(device, key string, effect resourceapi.DeviceTaintEffect) Taint {
+		return Taint{Device: device, Key: key, Effect: effect}
+	}
+	resources := Resources(Input{NodeName: node, Features: everything, Publish: withPairs, Snapshot: s, Taints: []Taint{
+		taint(s.GPUs[0].Name, "hostler.dev/xid", "NoSchedule"), taint(s.GPUs[0].Name, "hostler.dev/pcie", "NoSchedule"),
+		taint(s.NICs[0].Name, "hostler.dev/pcie", "NoSchedule"), taint(s.NICs[0].Name, "hostler.dev/port", "NoExecute"),
+	}})
+	var got []string
+	for _, t := range find(resources, "pair-0000-13-00-0-0000-15-00-0").Taints {
+		got = append(got, t.Key)
+	}
+	if want := []string{"hostler.dev/port", "hostler.dev/pcie", "hostler.dev/xid"}; !slices.Equal(got, want) {
+		t.Errorf("taints are %v, want %v", got, want)
+	}
+}
+
+func TestPairWithAHeldNICStaysAsItWas(t *testing.T) {
+	const pair = "pair-0000-13-00-0-0000-15-00-0"
+	in := Input{NodeName: node, Features: everything, Publish: withPairs, Snapshot: dgx()}
+	before := Resources(in)
+	in.Held, in.InUse = map[string]topology.NIC{in.Snapshot.NICs[0].Name: in.Snapshot.NICs[0]}, map[string]bool{pair: true}
+	in.Snapshot.NICs[0].Link = nil
+	if diff := cmp.Diff(before, Resources(in)); diff != "" {
+		t.Errorf("the netdev is in the pod, and slices changed:\n%s", diff)
+	}
+}
+
+// A pair that is in use keeps its entry, and with it its counters, when the graph
+// would match its GPU with another NIC by now.
+func TestFormerPairInUseStays(t *testing.T) {
+	const former = "pair-0000-17-00-0-0000-18-00-0"
+	in := Input{NodeName: node, Features: everything, Publish: withPairs, InUse: map[string]bool{former: true}, Snapshot: &topology.Snapshot{
+		GPUs: []topology.GPU{gpu("0000:17:00.0")}, NICs: withVFs(nic("0000:18:00.0"), 2),
+	}}
+	resources := Resources(in)
+	if pairs := names(resources, DevicePool(node), "pair-"); !slices.Equal(pairs, []string{former, "pair-0000-17-00-0-0000-18-01-0"}) {
+		t.Fatalf("pairs are %v", pairs)
+	}
+	takes := find(resources, former).ConsumesCounters
+	if len(takes) != 2 || takes[0].CounterSet != "gpu-0000-17-00-0" || takes[1].CounterSet != "nic-0000-18-00-0" {
+		t.Errorf("it takes %v", takes)
+	}
+	in.InUse = nil
+	if pairs := names(Resources(in), DevicePool(node), "pair-"); len(pairs) != 1 {
+		t.Errorf("after it was given back, pairs are %v", pairs)
+	}
+}
