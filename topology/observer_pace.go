@@ -38,7 +38,10 @@ func (o *Observer) Run(ctx context.Context) error {
 	for {
 		begun := time.Now()
 		o.Observe(ctx)
-		rested := time.Now().Add(restFactor * time.Since(begun))
+		rested := begun
+		if took := time.Since(begun); took < o.cfg.ReadTimeout { // more was waiting for a reader that hangs, not work
+			rested = time.Now().Add(restFactor * took)
+		}
 		is, well := o.condition()
 		if is != condition {
 			condition, pause = is, soon

@@ -23,19 +23,31 @@ type fake struct {
 	driver   topology.Driver
 	gpus     []topology.GPU
 	reads    int
+	// takes and gpusTake, if set, are how long the readers take.
+	takes, gpusTake func()
 }
 
 func (f *fake) ReadHardware(context.Context) (topology.Hardware, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reads++
+	f.wait(f.takes)
 	return f.hardware, f.err
 }
 
 func (f *fake) ReadGPUs(context.Context) (topology.Driver, []topology.GPU, []topology.Problem) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.driver, f.gpus, nil
+	f.wait(f.gpusTake)
+	return f.driver, slices.Clone(f.gpus), nil
+}
+
+func (f *fake) wait(takes func()) {
+	if takes != nil {
+		f.mu.Unlock()
+		defer f.mu.Lock()
+		takes()
+	}
 }
 
 func (f *fake) set(change func(*fake)) {
