@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -125,21 +126,41 @@ const noAddresses = "node addresses"
 
 // hardware reads the machine with what the API server says of the node.
 type hardware struct {
-	cfg       host.Config
-	addresses func() []netip.Addr
+	cfg                   host.Config
+	addresses, apiServers func() []netip.Addr
 	// lastRead is when the machine was last read, in Unix nanoseconds.
 	lastRead atomic.Int64
+
+	mu     sync.Mutex
+	reader *host.Reader
 }
 
 func (h *hardware) ReadHardware(ctx context.Context) (topology.Hardware, error) {
-	cfg := h.cfg
-	cfg.NodeAddresses = h.addresses()
-	read, err := host.New(cfg).ReadHardware(ctx)
+	reader, known := h.current()
+	read, err := reader.ReadHardware(ctx)
 	h.lastRead.Store(time.Now().UnixNano())
-	if len(cfg.NodeAddresses) == 0 {
+	if !known {
 		read.Problems = append(read.Problems, topology.Problem{Subject: noAddresses, Message: "the API server has not said yet by which addresses the cluster knows this node"})
 	}
 	return read, err
+}
+
+// Uplinks is the last look before a NIC is given away.
+func (h *hardware) Uplinks(ctx context.Context, nics []topology.NIC) (map[string]string, error) {
+	reader, _ := h.current()
+	return reader.Uplinks(ctx, nics)
+}
+
+// current is the reader for the addresses that are known now, and whether any is.
+func (h *hardware) current() (*host.Reader, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	node, servers := h.addresses(), h.apiServers()
+	if h.reader == nil || !slices.Equal(node, h.cfg.NodeAddresses) || !slices.Equal(servers, h.cfg.APIServerAddresses) {
+		h.cfg.NodeAddresses, h.cfg.APIServerAddresses = node, servers
+		h.reader = host.New(h.cfg)
+	}
+	return h.reader, len(node) > 0
 }
 
 func lacksNodeAddresses(s *topology.Snapshot) bool {

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -22,7 +21,10 @@ import (
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver"
+	"github.com/hostler-dev/hostler/driver/apiserver"
 	"github.com/hostler-dev/hostler/driver/claim"
+	"github.com/hostler-dev/hostler/driver/gpu"
+	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/health"
 	"github.com/hostler-dev/hostler/health/react"
 	"github.com/hostler-dev/hostler/health/source"
@@ -34,6 +36,7 @@ import (
 	"github.com/hostler-dev/hostler/topology/host"
 	"github.com/hostler-dev/hostler/topology/nic"
 	"github.com/hostler-dev/hostler/topology/nvml"
+	"github.com/hostler-dev/hostler/topology/uevent"
 )
 
 func newAgentCommand() *cobra.Command {
@@ -86,6 +89,7 @@ type agent struct {
 	observer *topology.Observer
 	node     *nodeWatch
 	driver   *driver.Driver
+	features *apiserver.Prober
 	attacher *attach.Attacher
 	gate     *gate.Server
 	recorder *metrics.Recorder
@@ -122,11 +126,14 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 	a := &agent{cfg: cfg, recorder: recorder, node: newNodeWatch(client, restConfig.Host, cfg.NodeName)}
 
 	a.gpus = nvml.NewSource(nvml.Config{LibraryPath: cfg.Paths.NVMLLibrary, DriverRoot: cfg.Paths.DriverRoot, CallTimeout: cfg.Discovery.CallTimeout.Duration})
-	a.hardware = &hardware{cfg: host.Config{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev}, addresses: a.node.addresses}
+	a.hardware = &hardware{
+		cfg:       host.Config{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev, CNIConfig: cfg.Paths.CNIConfig},
+		addresses: a.node.addresses, apiServers: a.node.apiServers,
+	}
 	a.observer = topology.NewObserver(topology.ObserverConfig{
 		Hardware: a.hardware,
 		GPUs:     a.gpus,
-		Watchers: []topology.Watcher{nic.Watch},
+		Watchers: []topology.Watcher{nic.Watch, uevent.Watch, a.gpus.Watch},
 		Interval: cfg.Discovery.PollInterval.Duration,
 	})
 
@@ -140,10 +147,15 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 		return nil, err
 	}
 
+	a.features = apiserver.NewProber(apiserver.ProberConfig{
+		Client: client, NodeName: cfg.NodeName, Changed: func(publish.Features) { a.driver.Republish() },
+	})
+	events := react.NewRecorder(ctx, client, cfg.NodeName)
 	if a.driver, err = driver.New(driver.Config{
 		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, BootID: boot, Journal: journal,
 		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
 		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
+		Features: a.features.Features, Publish: cfg.Publish, Partitioner: gpu.NewPartitioner(a.gpus), Uplinks: a.hardware.Uplinks, Events: events,
 	}); err != nil {
 		return nil, err
 	}
@@ -151,17 +163,17 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 		GPUs: a.gpus, Ledger: ledger{claim.NewLedger(journal)}, Recorder: recorder, Sys: cfg.Paths.Sys,
 		PodResources: cfg.Paths.KubeletPodResources, Interval: cfg.Metrics.Interval.Duration,
 	})
-	if err := a.newHealth(ctx, client, recorder); err != nil {
+	if err := a.newHealth(ctx, client, events); err != nil {
 		return nil, err
 	}
 	a.server, err = metrics.Listen(metrics.ServerConfig{Address: cfg.Metrics.Address, Page: a.exporter, Live: a.live(), Ready: a.ready()})
 	return a, err
 }
 
-func (a *agent) newHealth(ctx context.Context, client kubernetes.Interface, recorder *metrics.Recorder) error {
-	a.events = source.NewNVML(source.NVMLConfig{Session: func() source.Session { return a.gpus }, OnXID: recorder.ObserveXID})
+func (a *agent) newHealth(ctx context.Context, client kubernetes.Interface, events react.EventSink) error {
+	a.events = source.NewNVML(source.NVMLConfig{Session: func() source.Session { return a.gpus }, OnXID: a.recorder.ObserveXID})
 	a.reactor = react.NewNode(react.NodeConfig{
-		Client: client, NodeName: a.cfg.NodeName, Events: react.NewRecorder(ctx, client, a.cfg.NodeName), Taint: *a.cfg.Health.NodeTaint,
+		Client: client, NodeName: a.cfg.NodeName, Events: events, Taint: *a.cfg.Health.NodeTaint,
 	})
 	engine, err := health.NewEngine(ctx, health.EngineConfig{
 		Path:         filepath.Join(a.cfg.Paths.State, "health.json"),
@@ -230,55 +242,11 @@ func (a *agent) run(ctx context.Context) error {
 			return nri.Run(ctx, nri.Config{Socket: a.cfg.Paths.NRI, Attacher: &a.doors, Ready: a.doors.connected.Store})
 		},
 		func(ctx context.Context) error { return a.events.Run(ctx, a.engine) },
+		func(ctx context.Context) error { a.features.Run(ctx); return ctx.Err() },
 	} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
-}
-
-// homecoming compares pods' namespaces with the records of what is in them, at
-// once, whenever a netdev came or went and every half minute: a NIC whose pod died
-// while no agent ran comes home late, and rules in a pod may have been tampered
-// with. No server waits for it, because it may wait for a CNI plugin.
-func (a *agent) homecoming(ctx context.Context) error {
-	const interval, calm = 30 * time.Second, 500 * time.Millisecond
-	hints := make(chan struct{}, 1)
-	go func() {
-		for ctx.Err() == nil {
-			err := nic.Watch(ctx, func() {
-				select {
-				case hints <- struct{}{}:
-				default: // one is pending
-				}
-			})
-			if ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "Watching for netdevs that come home failed; looking at intervals", "interval", interval)
-			}
-			sleep(ctx, interval)
-		}
-	}()
-	for {
-		begin := time.Now()
-		err := a.attacher.Reconcile(ctx)
-		a.recorder.ObserveReconcile("attachments", result(err), time.Since(begin))
-		if err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Not everything in pods' network namespaces could be put in order; trying again")
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(interval):
-		case <-hints:
-			sleep(ctx, calm) // a link that moves sends a handful of messages
-		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // bootID of the running machine.
