@@ -195,24 +195,13 @@ func TestALibraryOfAnotherVersionAsksForARestart(t *testing.T) {
 	}
 	s := simulate(t, "workstation", machine.RenderOptions{})
 	s.observe(t)
-	folder := filepath.Join(s.rendered.DriverRoot, "usr/lib64")
-	installed := filepath.Join(folder, "libnvidia-ml.so."+s.profile.Driver.Version)
-	link := filepath.Join(folder, "libnvidia-ml.so.1")
-	install := func(version string) {
-		content, err := os.ReadFile(installed)
-		must(t, err)
-		must(t, os.Remove(link))
-		must(t, os.WriteFile(filepath.Join(folder, "libnvidia-ml.so."+version+".new"), content, 0o755))
-		must(t, os.Rename(filepath.Join(folder, "libnvidia-ml.so."+version+".new"), filepath.Join(folder, "libnvidia-ml.so."+version)))
-		must(t, os.Symlink("libnvidia-ml.so."+version, link))
-	}
-	install(s.profile.Driver.Version)
+	s.install(t, s.profile.Driver.Version)
 	session, err := nvml.Open(nvml.Config{DriverRoot: s.rendered.DriverRoot})
 	if err != nil {
 		t.Fatalf("the same version, installed anew by a driver container that restarted: %v", err)
 	}
 	must(t, session.Close())
-	install("999.1")
+	s.install(t, "999.1")
 	_, err = nvml.Open(nvml.Config{DriverRoot: s.rendered.DriverRoot})
 	if !errors.Is(err, nvml.ErrLibraryReplaced) || !strings.Contains(err.Error(), "restart the agent") {
 		t.Errorf("the error is %v", err)
