@@ -36,14 +36,13 @@ type Expected struct {
 	// AffinityGroups are the GPUs and NICs that share the nearest switch or root
 	// complex that has both. A GPU that shares none is in none.
 	AffinityGroups []AffinityGroup `json:"affinityGroups,omitempty"`
-	// Rails says of each NIC of the compute network which GPU's rail it is. A NIC
-	// of another network that is just as near to some GPU is in NoRail.
+	// Rails says of each NIC of the compute network which GPU's rail it is.
 	Rails map[string]string `json:"rails,omitempty"`
-	// NoRail are NICs for storage and management that the published rails leave
-	// out. Where its distance tells such a NIC from the rails', it has none.
+	// NoRail are NICs for storage and management, and uplinks: they are farther from
+	// every GPU than its rail's NIC, or the node's own. Of a NIC in neither nothing is said.
 	NoRail []string `json:"noRail,omitempty"`
-	// Uplinks are the NICs that the node lives on: an uplink itself, what it is
-	// stacked on, and VFs of either.
+	// Uplinks are the NICs that the node cannot do without: those of its default
+	// routes, what they are stacked on, ports of bridges, and VFs of any of these.
 	Uplinks []string `json:"uplinks,omitempty"`
 	// GPUs and NICs that the machine has, PFs and VFs.
 	GPUs int `json:"gpus"`

@@ -269,27 +269,43 @@ func TestStandardAttributesComeFromTheTree(t *testing.T) {
 }
 
 func TestProfilesThatContradictThemselvesAreRefused(t *testing.T) {
-	valid, err := fs.ReadFile(profiles, "profiles/workstation.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for what, c := range map[string]struct{ old, new, want string }{
-		"unknown key":             {"product: Workstation", "produkt: Workstation", "produkt"},
-		"missing bridge":          {`parent: "0000:16:02.0"`, `parent: "0000:ff:02.0"`, `parent "0000:ff:02.0" is not among the bridges`},
-		"one address twice":       {`"0000:65:00.0"`, `"0000:17:00.0"`, "is already used by gpus[0]"},
-		"one interface twice":     {"enp102s0f0v1", "enp102s0f0v0", "is already used by"},
-		"address in another form": {`"0000:17:00.0"`, `"17:00.0"`, "is not a PCI address"},
-		"NUMA node that is not":   {`root: "pci0000:64", numaNode: 0, id: "8086:347a"`, `root: "pci0000:64", numaNode: 7, id: "8086:347a"`, "NUMA node 7 does not exist"},
-		"more VFs than possible":  {"totalVFs: 8", "totalVFs: 3", "4 VFs, but totalVFs is 3"},
-		"unknown architecture":    {"architecture: Ada", "architecture: Lovelace", `"Lovelace" is not one of`},
+	for what, c := range map[string]struct{ profile, old, new, want string }{
+		"unknown key":             {"workstation", "product: Workstation", "produkt: Workstation", "produkt"},
+		"missing bridge":          {"workstation", `parent: "0000:16:02.0"`, `parent: "0000:ff:02.0"`, `parent "0000:ff:02.0" is not among the bridges`},
+		"one address twice":       {"workstation", `"0000:65:00.0"`, `"0000:17:00.0"`, "is already used by gpus[0]"},
+		"one interface twice":     {"workstation", "enp102s0f0v1", "enp102s0f0v0", "is already used by"},
+		"address in another form": {"workstation", `"0000:17:00.0"`, `"17:00.0"`, "is not a PCI address"},
+		"NUMA node that is not":   {"workstation", `root: "pci0000:64", numaNode: 0, id: "8086:347a"`, `root: "pci0000:64", numaNode: 7, id: "8086:347a"`, "NUMA node 7 does not exist"},
+		"more VFs than possible":  {"workstation", "totalVFs: 8", "totalVFs: 3", "4 VFs, but totalVFs is 3"},
+		"unknown architecture":    {"workstation", "architecture: Ada", "architecture: Lovelace", `"Lovelace" is not one of`},
+		"a link with one end":     {"dgx-1-v100", `"0000:86:00.0": 2}}`, `"0000:86:00.0": 1}}`, "has 1 NVLinks to 0000:86:00.0, which has 2 back"},
+		"a link to itself":        {"vlan-bond", `nvLinks: {"0000:9a:00.0": 12}`, `nvLinks: {"0000:18:00.0": 12}`, "has 12 NVLinks to 0000:18:00.0"},
+		"too many links":          {"gb200-nvl", "hiddenSwitchLinks: 18", "hiddenSwitchLinks: 19", "19 NVLinks; a GPU has up to 18"},
+		"cluster that is no UUID": {"gb200-nvl", "clusterUUID: 2b19cdc2-", "clusterUUID: 2b19cdc2", "is not a UUID"},
+		"memory node that is not": {"gb200-nvl", "memoryNode: 10", "memoryNode: 11", "memory node 11 does not exist"},
+		"IB uplink, no netdev":    {"gb200-nvl", "driver: mlx5_core, speedMbps", "driver: mlx5_core, uplink: true, speedMbps", "needs an interface"},
+		"Data Direct nowhere":     {"gb300-nvl", `parent: "0008:02:00.0"`, `parent: "0008:0f:00.0"`, `dataDirect: parent "0008:0f:00.0" is not among the bridges`},
+		"overlapping instances":   {"hgx-a100-mig", "{profile: 1g.5gb, start: 0}]", "{profile: 1g.5gb, start: 4}]", "memory slice 4 is taken"},
+		"instance out of place":   {"hgx-a100-mig", "{profile: 2g.10gb, start: 4}", "{profile: 2g.10gb, start: 5}", `no profile "2g.10gb" that starts at memory slice 5`},
+		"too many in an instance": {"hgx-a100-mig", "computeSlices: [1, 1, 1]", "computeSlices: [1, 1, 2]", "compute instances of 4 slices in a profile of 3"},
+		"MIG without profiles":    {"vlan-bond", "minor: 0", "minor: 0, mig: {}", "has no migProfiles"},
+		"VFs listed and counted":  {"workstation", "totalVFs: 8", "totalVFs: 8\n  vfCount: 2", "vfs and vfCount exclude each other"},
+		"VFs beyond the bus":      {"vlan-bond", "vfOffset: 2", "vfOffset: 60000", "do not fit behind 0000:31:00.0"},
+		"bond over nothing":       {"vlan-bond", "lower: [enp49s0f0np0, enp49s0f1np1]", "lower: []", "lies over nothing"},
+		"VLAN over what is not":   {"vlan-bond", "lower: [bond0]", "lower: [bond1]", `there is no link "bond1" before it`},
+		"port of two masters":     {"vlan-bond", "lower: [enp177s0]", "lower: [enp49s0f0np0]", "enp49s0f0np0 is a port of another link"},
+		"unknown kind of link":    {"vlan-bond", "kind: bridge", "kind: hsr", `kind "hsr" is not one of`},
 	} {
 		t.Run(what, func(t *testing.T) {
+			valid, err := fs.ReadFile(profiles, "profiles/"+c.profile+".yaml")
+			if err != nil {
+				t.Fatal(err)
+			}
 			changed := strings.Replace(string(valid), c.old, c.new, 1)
 			if changed == string(valid) {
 				t.Fatalf("the profile has no %q to change", c.old)
 			}
-			_, err := Parse("changed", []byte(changed))
-			if err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := Parse("changed", []byte(changed)); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v does not say %q", err, c.want)
 			}
 		})

@@ -109,7 +109,7 @@ func (n *NIC) expandVFs() error {
 	}
 	bus, devfn := busAndFunction(n.PCI)
 	first := int(bus)<<8 | int(devfn)
-	if last := first + offset + (count-1)*stride; count > 1<<16 || offset > 1<<16 || stride > 1<<16 || last > 0xffff {
+	if last := first + offset + (count-1)*stride; max(count, offset, stride) > 1<<15 || last > 0xffff {
 		return fmt.Errorf("%d VFs from offset %d with stride %d do not fit behind %s", count, offset, stride, n.PCI)
 	}
 	base := portSuffix.ReplaceAllString(n.Interface, "")

@@ -18,7 +18,7 @@ import (
 
 // What the profiles' particular shapes look like in the rendered files.
 
-// capability finds the PCI Express port type as lspci does.
+// portTypeIn finds the PCI Express port type as lspci does.
 func portTypeIn(t *testing.T, config []byte) portType {
 	t.Helper()
 	if len(config) != 256 || config[configStatus]&statusHasCaps == 0 || config[config[configCapabilityList]] != capabilityPCIe {
@@ -230,7 +230,7 @@ func TestAVLANOverABondIsStackedAsTheKernelShowsIt(t *testing.T) {
 	r := render(t, "vlan-bond", RenderOptions{})
 	for link, want := range map[string]string{
 		"bond0.100/lower_bond0": "bond0", "bond0/upper_bond0.100": "bond0.100", "bond0/lower_enp49s0f0np0": "enp49s0f0np0",
-		"enp49s0f0np0/master": "bond0", "enp155s0np0/upper_br-storage": "br-storage",
+		"enp49s0f0np0/master": "bond0", "enp177s0/master": "br-storage", "vlan200/lower_enp155s0np0": "enp155s0np0",
 	} {
 		target, err := filepath.EvalSymlinks(filepath.Join(r.Sys, "class/net", link))
 		if err != nil || filepath.Base(target) != want {
