@@ -202,14 +202,14 @@ func checkOverlaps(entry *Entry) error {
 	for i := range entry.Devices {
 		for j := range i {
 			first, second := &entry.Devices[j], &entry.Devices[i]
-			sameGPU := first.Name == second.Name && first.NIC == nil && first.Partition == nil
-			if sameGPU || !first.overlaps(second) || first.Name != second.Name && !(first.exclusive() && second.exclusive()) {
-				continue
-			}
-			if first.Name == second.Name {
+			same := first.Name == second.Name
+			switch {
+			case !first.overlaps(second):
+			case same && (first.NIC != nil || first.Partition != nil):
 				return fmt.Errorf("device %s is allocated to its requests %q and %q at once", first.Name, first.Request, second.Request)
+			case !same && first.exclusive() && second.exclusive():
+				return fmt.Errorf("device %s of request %q shares hardware with device %s of request %q; only one of them can be given to a pod", second.Name, second.Request, first.Name, first.Request)
 			}
-			return fmt.Errorf("device %s of request %q shares hardware with device %s of request %q; only one of them can be given to a pod", second.Name, second.Request, first.Name, first.Request)
 		}
 	}
 	return nil

@@ -101,7 +101,7 @@ func TestPartitionStepRefuses(t *testing.T) {
 		want   string
 	}{
 		{"an administrator's partition that is gone", nil, static, "somebody removed it"},
-		{"a place that something else took", func(t *testing.T, d *gputest.GPU) { cut(t, d, 14, topology.MIGPlacement{Size: 2}) }, nil, "Insufficient Resources"},
+		{"a place that something else took", func(t *testing.T, d *gputest.GPU) { cut(t, d, 14, topology.MIGPlacement{Size: 2}) }, nil, "insufficient resources"},
 		{"a GPU that does not answer", func(_ *testing.T, d *gputest.GPU) { d.Fault = errors.New("GPU is lost") }, nil, "GPU is lost"},
 		{"an agent without partitioner", nil, func(c *gpu.PartitionConfig) { c.Partitioner = nil }, "without access to GPU partitions"},
 	} {
@@ -139,7 +139,7 @@ func TestUndo(t *testing.T) {
 		left   int
 	}{
 		{"ours", nil, nil, "", 0},
-		{"in use", func(d *gputest.GPU, number int) { d.SetBusy(number, true) }, nil, "In use by another client; the kubelet tries again", 1},
+		{"in use", func(d *gputest.GPU, number int) { d.SetBusy(number, true) }, nil, "in use by another client; the kubelet tries again", 1},
 		{"on a GPU that does not answer", func(d *gputest.GPU, _ int) { d.Fault = errors.New("GPU is lost") }, nil, "GPU is lost", 1},
 		{"on a GPU that has to be reset", func(d *gputest.GPU, _ int) { d.Fault = errors.New("GPU is lost") }, func(c *gpu.PartitionConfig) { c.Gone = func(string) string { return "it is lost" } }, "", 1},
 		{"made since a reboot, by somebody", nil, func(c *gpu.PartitionConfig) { c.OtherBoot = true }, "", 1},

@@ -31,7 +31,7 @@ type GPU struct {
 }
 
 // ErrBusy is the answer when an instance in use is to be removed.
-var ErrBusy = errors.New("In use by another client")
+var ErrBusy = errors.New("in use by another client")
 
 // New returns a GPU that can be cut into sevenths, as an 80 GB H100 can.
 func New(pci string) *GPU {
@@ -140,12 +140,12 @@ func (g *GPU) createGPUInstance(pci string, profileID int, place topology.MIGPla
 	number, used := 1, profile.Resources.ComputeSlices
 	for _, other := range g.gpu.MIG.Instances {
 		if other.Placement.Overlaps(place) {
-			return 0, errors.New("Insufficient Resources: the placement is taken")
+			return 0, errors.New("insufficient resources: the placement is taken")
 		}
 		used += g.profile(other.ProfileID).Resources.ComputeSlices
 	}
 	if used > g.gpu.MIG.Capacity.ComputeSlices {
-		return 0, errors.New("Insufficient Resources: no compute slices are left")
+		return 0, errors.New("insufficient resources: no compute slices are left")
 	}
 	for g.index(number) >= 0 {
 		number++
