@@ -178,8 +178,9 @@ func testChanges(t *testing.T, agent kubernetes.Interface, features publish.Feat
 			in.Taints = []publish.Taint{{Device: in.Snapshot.NICs[700].Name, Key: "hostler.dev/link", Effect: resourceapi.DeviceTaintEffectNoSchedule}}
 		})
 	})
-	if features.Counters {
-		// Without counters, a GPU in MIG mode that nobody cut offers nothing.
+	if features.Counters && features.Taints {
+		// Without counters, a GPU in MIG mode that nobody cut offers nothing. Without
+		// taints, its fault takes it out, and its slice with it, of which the whole pool is told.
 		t.Run("a GPU has a fault", func(t *testing.T) {
 			expect(t, 1, func(in *publish.Input) {
 				in.Taints = []publish.Taint{{Device: in.Snapshot.GPUs[7].Name, Key: "hostler.dev/xid", Effect: resourceapi.DeviceTaintEffectNoExecute}}

@@ -105,14 +105,16 @@ func (s *server) writeKeys(t *testing.T) {
 	}
 }
 
-// client speaks with the rights of a token. The server made its certificate
-// itself at start; on loopback, and for as long as a test, it needs no trust.
+// config has the rights of a token. The server made its certificate itself at
+// start; on loopback, and for as long as a test, it needs no trust.
+func (s *server) config(token string) *rest.Config {
+	return &rest.Config{Host: "https://" + s.address, BearerToken: token, QPS: -1, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+}
+
+// client speaks JSON, as the agent's does.
 func (s *server) client(t *testing.T, token string) *kubernetes.Clientset {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(&rest.Config{
-		Host: "https://" + s.address, BearerToken: token, QPS: -1, Timeout: 0,
-		TLSClientConfig: rest.TLSClientConfig{Insecure: true},
-	})
+	client, err := kubernetes.NewForConfig(s.config(token))
 	if err != nil {
 		t.Fatal(err)
 	}
