@@ -15,9 +15,8 @@ import (
 	"time"
 
 	"github.com/hostler-dev/hostler/test/machine"
+	"github.com/hostler-dev/hostler/test/simulated"
 	"github.com/hostler-dev/hostler/topology"
-	"github.com/hostler-dev/hostler/topology/host"
-	"github.com/hostler-dev/hostler/topology/nic"
 )
 
 const (
@@ -31,16 +30,14 @@ func measureDiscover(ctx context.Context, _ *bed, results []*Result) (err error)
 		return fmt.Errorf("make a folder in memory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(directory)) }()
-	profile, links := manyVFs()
-	rendered, err := machine.Render(profile, directory, machine.RenderOptions{NoDriver: true})
+	m, err := simulated.New("nic-16x128", directory, machine.RenderOptions{})
 	if err != nil {
 		return err
 	}
-	reader := host.New(host.Config{Sys: rendered.Sys, Dev: rendered.Dev, Kernel: links})
 	var ours, floor samples
 	for range discoveries {
 		began := time.Now()
-		hardware, err := reader.ReadHardware(ctx)
+		hardware, err := m.Hardware().ReadHardware(ctx) // by a reader that remembers nothing
 		if err != nil {
 			return fmt.Errorf("read the machine: %w", err)
 		}
@@ -49,7 +46,7 @@ func measureDiscover(ctx context.Context, _ *bed, results []*Result) (err error)
 			return err
 		}
 		began = time.Now()
-		if err := readIdentities(rendered.Sys); err != nil {
+		if err := readIdentities(m.Rendered.Sys); err != nil {
 			return err
 		}
 		floor.add(time.Since(began))
@@ -73,44 +70,6 @@ func complete(hardware topology.Hardware) error {
 		return fmt.Errorf("discovery found %d NICs, %d of them with netdev and RDMA device, of %d", len(hardware.NICs), whole, want)
 	}
 	return nil
-}
-
-// links is what netlink would say.
-type links []nic.LinkState
-
-func (l links) Links() ([]nic.LinkState, error)   { return l, nil }
-func (l links) Routes() ([]nic.Route, error)      { return nil, nil }
-func (l links) Addresses() ([]nic.Address, error) { return nil, nil }
-
-// manyVFs is a profile of the machine, and its netdevs.
-func manyVFs() (*machine.Profile, links) {
-	profile := &machine.Profile{
-		Name: "many-vfs", Product: "bench", Driver: machine.Driver{Version: "570.124.06", CUDA: "12.8"},
-		NUMANodes: []machine.NUMANode{{CPUs: "0-63", MemoryGiB: 512, Distances: []int{10}}},
-	}
-	var netdevs links
-	number := 0
-	function := func(pci string) (netdev string, rdma *machine.RDMA) {
-		netdev, number = fmt.Sprintf("net%d", number), number+1
-		netdevs = append(netdevs, nic.LinkState{Index: number, Name: netdev, Kind: "device", Type: "ethernet", MTU: 1500, Up: true, MAC: profile.MAC(0, pci).String()})
-		return netdev, &machine.RDMA{Name: fmt.Sprintf("mlx5_%d", number-1), Index: number - 1, Rate: "400 Gb/sec (4X NDR)",
-			Firmware: "28.39.1002", BoardID: "MT_0000000891", LinkLayer: "Ethernet"}
-	}
-	for i := range pfs {
-		bus := 0x10 + i*4
-		root, pci := fmt.Sprintf("0000:%02x:01.0", bus), fmt.Sprintf("0000:%02x:00.0", bus+1)
-		profile.Bridges = append(profile.Bridges, machine.Bridge{PCI: root, Root: fmt.Sprintf("pci0000:%02x", bus), ID: "8086:352a"})
-		pf := machine.NIC{PCI: pci, Parent: root, ID: "15b3:1021", Driver: "mlx5_core", SpeedMbps: 400000, MTU: 1500,
-			PCIeGeneration: 5, Width: 16, TotalVFs: vfs, VFID: "15b3:101e"}
-		pf.Interface, pf.RDMA = function(pci)
-		for v := range vfs {
-			vf := machine.VF{PCI: fmt.Sprintf("0000:%02x:%02x.%d", bus+1, 1+v/8, v%8), Driver: "mlx5_core"}
-			vf.Interface, vf.RDMA = function(vf.PCI)
-			pf.VFs = append(pf.VFs, vf)
-		}
-		profile.NICs = append(profile.NICs, pf)
-	}
-	return profile, netdevs
 }
 
 // readIdentities reads what tells any function apart, and nothing of its

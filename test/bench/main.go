@@ -63,9 +63,11 @@ func measurements() []measurement {
 			{Name: "prepare_one_p50", Unit: "ms"}, {Name: "prepare_batch8_p50", Unit: "ms"}, {Name: "prepare_concurrent8_p99", Unit: "ms"},
 		}, true, measurePrepare},
 		{"faults", []Result{{Name: "fault_to_taint_p99", Unit: "ms", Budget: 100}}, true, measureFaults},
+		{"one VF's change", []Result{{Name: "one_vf_change_slices", Unit: "slices", Budget: 1}}, true, measureRewrite},
 		{"starting pods", []Result{{Name: "pod_start_added_p50", Unit: "ms", Budget: 100}}, true, measurePods},
 		{"the start of the agent", []Result{{Name: "start_to_slices", Unit: "ms", Budget: 300}}, true, measureStart},
 		{"a scope of 1,000 prefixes", []Result{{Name: "scope_1000_enforce", Unit: "ms", Budget: 5}}, false, measureEnforce},
+		{"the scheduler's search for a GPU with its NIC", allocateFigures(), false, measureAllocate},
 		{"discovery of 16 PFs with 128 VFs each", []Result{{Name: "discover_2000", Unit: "ms", Budget: 1000}}, false, measureDiscover},
 	}
 }
