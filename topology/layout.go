@@ -1,4 +1,4 @@
-// The common ground of tree and picture: the devices of a snapshot sorted into
+// The common ground of the drawings: the devices of a snapshot sorted into
 // sockets, NUMA nodes, root complexes and switches. VFs stay with their PF.
 
 package topology
@@ -12,79 +12,143 @@ import (
 
 type socketGroup struct {
 	socket int // -1 where the machine does not say
-	nodes  []nodeGroup
+	nodes  []*nodeGroup
 }
 
 type nodeGroup struct {
-	node  int
+	node  int // -1 without NUMA affinity
 	cpus  string
-	roots []rootGroup
+	roots []*switchGroup
 }
 
-type rootGroup struct {
-	root     string
-	switches []switchGroup
-}
-
-// switchGroup holds the devices below one switch, or directly below the root
-// complex's ports if switchPCI is "".
+// switchGroup holds what hangs below a switch or, at the top of a tree of them,
+// directly below the ports of a root complex.
 type switchGroup struct {
-	switchPCI string
-	gpus      []*GPU
-	nics      []*NIC // PFs, and VFs whose PF is not in the snapshot
+	// name is the root complex ("pci0000:16"), or the address of the switch's upstream port.
+	name     string
+	isRoot   bool
+	switches []*switchGroup
+	gpus     []*GPU
+	nics     []*NIC // PFs, and VFs whose PF is not in the snapshot
+	// dataDirect are NICs elsewhere whose second interface is here.
+	dataDirect []*NIC
 }
 
-// layout sorts the snapshot's devices. Empty sockets and nodes are left out.
-func layout(s *Snapshot) []socketGroup {
-	places := map[int]map[int]map[string]map[string]*switchGroup{}
-	at := func(p Placement) *switchGroup {
-		nodes := entry(places, p.Socket)
-		roots := entry(nodes, p.NUMANode)
-		switches := entry(roots, p.PCIeRoot)
-		if switches[p.PCIeSwitch] == nil {
-			switches[p.PCIeSwitch] = &switchGroup{switchPCI: p.PCIeSwitch}
+// layout sorts the snapshot's devices. NUMA nodes that have CPUs are there even
+// without devices; memory without CPUs, as of a GPU that is a NUMA node, is not.
+func layout(s *Snapshot) []*socketGroup {
+	sorter := sorter{ports: make(map[string]PortKind, len(s.Bridges)), sockets: map[int]*socketGroup{}}
+	for _, b := range s.Bridges {
+		sorter.ports[b.PCI] = b.Port
+	}
+	for _, n := range s.NUMANodes {
+		if n.CPUs != "" {
+			sorter.node(n.Socket, n.ID)
 		}
-		return switches[p.PCIeSwitch]
 	}
 	for i := range s.GPUs {
-		group := at(s.GPUs[i].Placement)
+		group := sorter.group(&s.GPUs[i].Placement)
 		group.gpus = append(group.gpus, &s.GPUs[i])
 	}
 	for i := range s.NICs {
-		if nic := &s.NICs[i]; nic.Kind == PF || s.NIC(nic.Parent) == nil {
-			group := at(nic.Placement)
-			group.nics = append(group.nics, nic)
+		nic := &s.NICs[i]
+		if nic.Kind != PF && s.NIC(nic.Parent) != nil {
+			continue
+		}
+		group := sorter.group(&nic.Placement)
+		group.nics = append(group.nics, nic)
+		if nic.DataDirect != nil {
+			group := sorter.group(nic.DataDirect)
+			group.dataDirect = append(group.dataDirect, nic)
 		}
 	}
-	var sockets []socketGroup
-	for _, socket := range slices.Sorted(maps.Keys(places)) {
-		group := socketGroup{socket: socket}
-		for _, node := range slices.Sorted(maps.Keys(places[socket])) {
-			group.nodes = append(group.nodes, nodeGroup{node: node, cpus: s.cpus(node), roots: rootsOf(places[socket][node])})
+	var sockets []*socketGroup
+	for _, socket := range slices.Sorted(maps.Keys(sorter.sockets)) {
+		group := sorter.sockets[socket]
+		slices.SortFunc(group.nodes, func(a, b *nodeGroup) int { return cmp.Compare(a.node, b.node) })
+		for _, node := range group.nodes {
+			node.cpus = s.cpus(node.node)
+			sortGroups(node.roots)
 		}
 		sockets = append(sockets, group)
 	}
 	return sockets
 }
 
-// entry returns m[key], making the inner map first.
-func entry[K, L comparable, V any](m map[K]map[L]V, key K) map[L]V {
-	if m[key] == nil {
-		m[key] = map[L]V{}
+func sortGroups(groups []*switchGroup) {
+	slices.SortFunc(groups, func(a, b *switchGroup) int { return cmp.Compare(a.name, b.name) })
+	for _, group := range groups {
+		sortGroups(group.switches)
 	}
-	return m[key]
 }
 
-func rootsOf(places map[string]map[string]*switchGroup) []rootGroup {
-	var roots []rootGroup
-	for _, root := range slices.Sorted(maps.Keys(places)) {
-		group := rootGroup{root: root}
-		for _, pci := range slices.Sorted(maps.Keys(places[root])) {
-			group.switches = append(group.switches, *places[root][pci])
-		}
-		roots = append(roots, group)
+// sorter makes groups as devices ask for them.
+type sorter struct {
+	ports   map[string]PortKind
+	sockets map[int]*socketGroup
+}
+
+func (s *sorter) node(socket, node int) *nodeGroup {
+	if s.sockets[socket] == nil {
+		s.sockets[socket] = &socketGroup{socket: socket}
 	}
-	return roots
+	group := s.sockets[socket]
+	for _, n := range group.nodes {
+		if n.node == node {
+			return n
+		}
+	}
+	group.nodes = append(group.nodes, &nodeGroup{node: node})
+	return group.nodes[len(group.nodes)-1]
+}
+
+// group is where a function hangs: its nearest switch, else its root complex.
+func (s *sorter) group(p *Placement) *switchGroup {
+	node := s.node(p.Socket, p.NUMANode)
+	at := child(&node.roots, p.PCIeRoot)
+	at.isRoot = true
+	for _, pci := range s.switchesAbove(p) {
+		at = child(&at.switches, pci)
+	}
+	return at
+}
+
+// switchesAbove lists the upstream ports above a function, nearest to the root first.
+func (s *sorter) switchesAbove(p *Placement) []string {
+	var switches []string
+	for _, bridge := range p.Path {
+		if bridge == p.PCIeSwitch || s.ports[bridge] == PortUpstream {
+			switches = append(switches, bridge)
+		}
+	}
+	if len(switches) == 0 && p.PCIeSwitch != "" {
+		switches = append(switches, p.PCIeSwitch)
+	}
+	return switches
+}
+
+func child(groups *[]*switchGroup, name string) *switchGroup {
+	for _, group := range *groups {
+		if group.name == name {
+			return group
+		}
+	}
+	group := &switchGroup{name: name}
+	*groups = append(*groups, group)
+	return group
+}
+
+func (g *switchGroup) hasGPUs() bool {
+	return len(g.gpus) > 0 || slices.ContainsFunc(g.switches, (*switchGroup).hasGPUs)
+}
+
+// levels of switches below a group.
+func (g *switchGroup) levels() int {
+	levels := 0
+	for _, below := range g.switches {
+		levels = max(levels, 1+below.levels())
+	}
+	return levels
 }
 
 func (s *Snapshot) cpus(node int) string {
@@ -120,7 +184,7 @@ func labels(s *Snapshot) map[string]string {
 	}
 	number := 0
 	for _, nic := range s.NICs {
-		if nic.Kind == PF {
+		if nic.Kind == PF || s.NIC(nic.Parent) == nil {
 			labels[nic.Name] = "NIC" + strconv.Itoa(number)
 			number++
 		}
@@ -128,15 +192,13 @@ func labels(s *Snapshot) map[string]string {
 	return labels
 }
 
-// vfsOf counts the VFs of a PF that are in the snapshot.
-func vfsOf(s *Snapshot, pf string) int {
-	n := 0
-	for i := range s.NICs {
-		if s.NICs[i].Parent == pf {
-			n++
-		}
+// vfsByPF are the VFs of every PF of the snapshot, by number.
+func vfsByPF(s *Snapshot) map[string][]*NIC {
+	vfs := map[string][]*NIC{}
+	for _, vf := range byVFID(s.NICs) {
+		vfs[vf.Parent] = append(vfs[vf.Parent], vf)
 	}
-	return n
+	return vfs
 }
 
 // byLabel orders devices for display: GPUs by number, then NICs.

@@ -25,24 +25,30 @@ Legend:
 `
 
 // WriteMatrix draws the distances of all GPUs and PFs. A VF is as far from
-// everything as its PF, and has no row.
-func WriteMatrix(w io.Writer, s *Snapshot) error {
+// everything as its PF, and has a row only if the options ask for VFs.
+func WriteMatrix(w io.Writer, s *Snapshot, options DrawOptions) error {
+	options = options.withPairs(s)
 	out := &strings.Builder{}
-	names := byLabel(labels(s))
 	short := labels(s)
+	if options.VFs {
+		for _, vf := range byVFID(s.NICs) {
+			if pf := short[vf.Parent]; pf != "" {
+				short[vf.Name] = fmt.Sprintf("%sv%d", pf, vf.VFID)
+			}
+		}
+	}
+	names := matrixOrder(s, short)
+	cells := s.distances(names)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(table, "\t")
 	for _, name := range names {
 		fmt.Fprintf(table, "%s\t", short[name])
 	}
 	fmt.Fprintln(table, "CPU Affinity\tNUMA Affinity")
-	for _, name := range names {
-		fmt.Fprintf(table, "%s\t", short[name])
-		for _, other := range names {
-			fmt.Fprintf(table, "%s\t", Distance(s, name, other))
-		}
+	for i, name := range names {
+		fmt.Fprintf(table, "%s\t%s\t", short[name], strings.Join(cells[i], "\t"))
 		node := s.placement(name).NUMANode
-		fmt.Fprintf(table, "%s\t%s\n", orNone(s.cpus(node)), numaName(node))
+		fmt.Fprintf(table, "%s\t%s\n", orNone(plain(s.cpus(node))), numaName(node))
 	}
 	table.Flush() // into a strings.Builder, which does not fail
 	if len(names) == 0 {
@@ -51,34 +57,66 @@ func WriteMatrix(w io.Writer, s *Snapshot) error {
 	} else {
 		out.WriteString(matrixLegend)
 	}
-	writeGPULegend(out, s, short)
-	writeNICLegend(out, s, short)
+	writeGPULegend(out, s, names, short, options)
+	writeNICLegend(out, s, names, short, options)
 	writeDriver(out, s)
 	_, err := io.WriteString(w, trimLines(out.String()))
 	return err
 }
 
-func writeGPULegend(out *strings.Builder, s *Snapshot, short map[string]string) {
+// matrixOrder is GPUs by number, then NICs by number, each followed by its VFs.
+func matrixOrder(s *Snapshot, short map[string]string) []string {
+	vfs := vfsByPF(s)
+	var names []string
+	for _, name := range byLabel(labels(s)) {
+		names = append(names, name)
+		for _, vf := range vfs[name] {
+			if short[vf.Name] != "" {
+				names = append(names, vf.Name)
+			}
+		}
+	}
+	return names
+}
+
+// distances are the cells of the matrix, row by row.
+func (s *Snapshot) distances(names []string) [][]string {
+	cells := make([][]string, len(names))
+	for i := range cells {
+		cells[i] = make([]string, len(names))
+	}
+	for i := range names {
+		for j := range i + 1 {
+			cell := Distance(s, names[i], names[j]).String()
+			cells[i][j], cells[j][i] = cell, cell
+		}
+	}
+	return cells
+}
+
+func writeGPULegend(out *strings.Builder, s *Snapshot, names []string, short map[string]string, options DrawOptions) {
 	if len(s.GPUs) == 0 {
 		return
 	}
 	out.WriteString("\nGPU Legend:\n\n")
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, name := range byLabel(short) {
+	for _, name := range names {
 		if gpu := s.GPU(name); gpu != nil {
-			fmt.Fprintf(table, "  %s:\t%s\t%s\t%s\t%s\n", short[name], name, gpu.ProductName, gpu.UUID, gpu.condition())
+			fmt.Fprintf(table, "  %s:\t%s\t%s\t%s\t%s\n", short[name], name, plain(gpu.ProductName), plain(gpu.UUID),
+				plain(joined(", ", gpu.migSummary(), gpu.condition(), options.marks(s, name))))
 		}
 	}
 	table.Flush()
 }
 
-func writeNICLegend(out *strings.Builder, s *Snapshot, short map[string]string) {
+func writeNICLegend(out *strings.Builder, s *Snapshot, names []string, short map[string]string, options DrawOptions) {
 	if len(s.NICs) == 0 {
 		return
 	}
 	out.WriteString("\nNIC Legend:\n\n")
+	vfs := vfsByPF(s)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, name := range byLabel(short) {
+	for _, name := range names {
 		nic := s.NIC(name)
 		if nic == nil {
 			continue
@@ -90,16 +128,12 @@ func writeNICLegend(out *strings.Builder, s *Snapshot, short map[string]string) 
 		if nic.Link != nil {
 			netdev = nic.Link.Name
 		}
-		vfs := ""
-		if n := vfsOf(s, name); n > 0 {
-			vfs = strconv.Itoa(n) + " VFs"
-		}
 		uplink := ""
 		if nic.Uplink != "" {
 			uplink = "uplink: " + nic.Uplink
 		}
-		fmt.Fprintf(table, "  %s:\t%s\t%s\t%s\t%s\t%s\n", short[name], rdma, netdev, name,
-			joined(", ", nic.state(), nic.speed(), vfs), uplink)
+		fmt.Fprintf(table, "  %s:\t%s\t%s\t%s\t%s\t%s\n", short[name], plain(rdma), plain(netdev), name,
+			plain(joined(", ", nic.state(), nic.speed(), options.vfSummary(s, vfs[name]))), plain(joined(", ", uplink, options.marks(s, name))))
 	}
 	table.Flush()
 }
@@ -107,28 +141,17 @@ func writeNICLegend(out *strings.Builder, s *Snapshot, short map[string]string) 
 func writeDriver(out *strings.Builder, s *Snapshot) {
 	switch s.Driver.State {
 	case DriverReady:
-		fmt.Fprintf(out, "\nDriver %s", s.Driver.Version)
+		fmt.Fprintf(out, "\nDriver %s", plain(s.Driver.Version))
 		if s.Driver.CUDAVersion != "" {
-			fmt.Fprintf(out, ", CUDA %s", s.Driver.CUDAVersion)
+			fmt.Fprintf(out, ", CUDA %s", plain(s.Driver.CUDAVersion))
 		}
 		out.WriteString("\n")
 	case DriverMissing, DriverFailed:
-		fmt.Fprintf(out, "\nDriver %s: %s\n", strings.ToLower(string(s.Driver.State)), s.Driver.Message)
+		fmt.Fprintf(out, "\nDriver %s: %s\n", strings.ToLower(string(s.Driver.State)), plain(s.Driver.Message))
 	}
 	for _, problem := range s.Problems {
-		fmt.Fprintf(out, "Problem with %s: %s\n", problem.Subject, problem.Message)
+		fmt.Fprintf(out, "Problem with %s: %s\n", plain(problem.Subject), plain(problem.Message))
 	}
-}
-
-// condition is what is wrong with a GPU, "" if nothing is.
-func (g *GPU) condition() string {
-	if g.Lost {
-		return "LOST"
-	}
-	if len(g.Problems) > 0 {
-		return fmt.Sprintf("%s: %s", g.Problems[0].Subject, g.Problems[0].Message)
-	}
-	return ""
 }
 
 func numaName(node int) string {

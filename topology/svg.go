@@ -1,6 +1,7 @@
 // The picture: a machine as one would hang it up. Sockets are panels; their
 // root complexes and switches lead down (in the lower half: up) to NICs and GPUs, so
-// that all GPUs face the middle, where NVLink joins them.
+// that all GPUs face the middle, where NVLink joins them. Below come the node's own
+// links, the NUMA distances and the legend.
 
 package topology
 
@@ -10,39 +11,22 @@ import (
 	"strings"
 )
 
-// SVGOptions add what a snapshot does not know.
-type SVGOptions struct {
-	// Title above the picture, the node's name for instance; "" leaves it out.
-	Title string
-	// Holders by device name: "namespace/pod" of who has it.
-	Holders map[string]string
-	// Faults by device name: what is wrong, in a few words.
-	Faults map[string]string
-}
-
 // Sizes in pixels.
 const (
 	margin       = 28
-	cardWidth    = 146 // of a device
+	cardWidth    = 168 // of a device
 	indent       = 14  // of devices below their switch
 	cellWidth    = cardWidth + indent
-	columnGap    = 16
+	columnGap    = 14
 	panelPadding = 16
-	headHeight   = 34 // socket's name
-	rootHeight   = 22
-	switchHeight = 26
-	nicHeight    = 62
-	gpuHeight    = 84
-	rowGap       = 12  // between the boxes of a column
-	fabricHeight = 124 // the middle, with NVSwitches
-	meshHeight   = 210 // the middle, with links from GPU to GPU
-	titleHeight  = 52
-	legendRow    = 22
+	titleHeight  = 54
+	footerRow    = 22
+	narrowest    = 560
 )
 
 // WriteSVG draws the snapshot. The picture follows the viewer's colour scheme.
-func WriteSVG(w io.Writer, s *Snapshot, options SVGOptions) error {
-	p := newPicture(s, options)
+func WriteSVG(w io.Writer, s *Snapshot, options DrawOptions) error {
+	p := newPicture(s, options.withPairs(s))
 	p.draw()
 	_, err := io.WriteString(w, p.document())
 	return err
@@ -50,15 +34,26 @@ func WriteSVG(w io.Writer, s *Snapshot, options SVGOptions) error {
 
 // picture is an SVG under construction.
 type picture struct {
-	snapshot *Snapshot
-	options  SVGOptions
-	short    map[string]string
-	above    []*panel // panels whose GPUs face down
-	below    []*panel // panels whose GPUs face up
-	width    float64
-	height   float64
-	anchors  map[string]anchor // of each GPU's edge towards the middle
-	body     strings.Builder
+	DrawOptions
+	snapshot  *Snapshot
+	short     map[string]string
+	vfs       map[string][]*NIC
+	rails     map[string]int
+	bundles   []bundle
+	fabrics   []fabric
+	stacks    []*stack
+	mixed     bool // the GPUs are of several products
+	above     []*panel
+	below     []*panel // panels whose GPUs face up
+	gpuHeight float64
+	nicHeight float64
+	width     float64
+	height    float64
+	routes    []*route
+	middleTop float64           // where the upper panels end
+	anchors   map[string]anchor // of each GPU's edge towards the middle
+	used      map[string]bool   // what the legend has to explain
+	body      strings.Builder
 }
 
 // anchor is where a GPU's NVLinks leave it.
@@ -67,155 +62,94 @@ type anchor struct {
 	up   bool // the GPU is below the middle
 }
 
-// panel is a socket laid out in columns.
-type panel struct {
-	socket  socketGroup
-	columns []column
-	nics    int // rows of NICs in the column that has the most
-	gpus    int // rows of GPUs: one, or none
-	// switches: some column has one
-	switches  bool
-	left, top float64
-	flipped   bool
-}
-
-// column is one switch, or one root complex without a switch, with its devices.
-type column struct {
-	switchGroup
-	root      string
-	node      nodeGroup
-	firstNode bool // starts a NUMA node
-}
-
-func newPicture(s *Snapshot, options SVGOptions) *picture {
-	p := &picture{snapshot: s, options: options, short: labels(s), anchors: map[string]anchor{}}
+func newPicture(s *Snapshot, options DrawOptions) *picture {
+	p := &picture{
+		DrawOptions: options, snapshot: s, short: labels(s), vfs: vfsByPF(s), rails: Rails(s),
+		bundles: bundlesOf(s), fabrics: fabricsOf(s), anchors: map[string]anchor{}, used: map[string]bool{},
+	}
+	for i := range s.GPUs {
+		p.mixed = p.mixed || s.GPUs[i].ProductName != s.GPUs[0].ProductName
+	}
+	p.sizeCards()
 	sockets := layout(s)
 	upper := (len(sockets) + 1) / 2
 	for i, socket := range sockets {
-		panel := newPanel(socket)
-		panel.flipped = i >= upper
-		if panel.flipped {
+		// Without NVLink there is nothing in the middle to face.
+		panel := p.newPanel(socket, i >= upper && p.linked())
+		if i >= upper {
 			p.below = append(p.below, panel)
 		} else {
 			p.above = append(p.above, panel)
 		}
 	}
+	p.stacks = stacksOf(s)
 	p.place()
 	return p
 }
 
-func newPanel(socket socketGroup) *panel {
-	p := &panel{socket: socket}
-	for _, node := range socket.nodes {
-		first := true
-		// Columns with GPUs first: they are what the picture is about.
-		for _, withGPUs := range []bool{true, false} {
-			for _, root := range node.roots {
-				for _, group := range root.switches {
-					if (len(group.gpus) > 0) != withGPUs {
-						continue
-					}
-					p.switches = p.switches || group.switchPCI != ""
-					c := column{switchGroup: group, root: root.root, node: node, firstNode: first}
-					p.columns = append(p.columns, c)
-					p.nics, p.gpus = max(p.nics, (len(c.nics)+c.cells()-1)/c.cells()), max(p.gpus, min(1, len(c.gpus)))
-					first = false
-				}
-			}
-		}
-	}
-	return p
-}
-
-func (p *panel) width() float64 {
-	width := 2.0*panelPadding - columnGap
-	for _, c := range p.columns {
-		width += c.width() + columnGap
-	}
-	return width
-}
-
-// cells of a column stand side by side, one for each GPU, so that every GPU has
-// its face to the middle; NICs fill them row by row.
-func (c column) cells() int { return max(1, len(c.gpus)) }
-
-func (c column) width() float64 {
-	return float64(c.cells()*(cellWidth+columnGap) - columnGap)
-}
-
-func (p *panel) height() float64 {
-	return p.gpuOffset() + float64(p.gpus*(gpuHeight+rowGap)) + panelPadding - rowGap
-}
-
-// place gives every panel its corner and the picture its size.
+// place gives every panel its corner and the picture its width and, so far, its height.
 func (p *picture) place() {
-	top := float64(margin)
-	if p.options.Title != "" {
-		top += titleHeight
-	}
-	upper := tallest(p.above)
-	middle := 0.0
-	if p.hasLinks() {
-		middle = p.middleHeight()
-	} else if len(p.below) > 0 {
-		middle = margin
-	}
-	p.width = max(row(p.above, func(panel *panel) float64 { return top + upper - panel.height() }),
-		row(p.below, func(*panel) float64 { return top + upper + middle }), 560)
+	p.width = max(row(p.above), row(p.below), narrowest)
 	for _, panels := range [][]*panel{p.above, p.below} {
 		if len(panels) == 0 {
 			continue
 		}
 		last := panels[len(panels)-1]
-		shift := (p.width - margin - last.left - last.width()) / 2
+		last.width = p.width - margin - last.left
 		for _, panel := range panels {
-			panel.left += shift
+			panel.eachGPU(func(gpu *GPU, x float64) { p.anchors[gpu.Name] = anchor{x: x, up: panel.flipped} })
 		}
 	}
-	p.height = top + upper + middle + tallest(p.below) + margin + float64(len(p.legend()))*legendRow
+	p.routes = p.routeBundles()
+	top := float64(margin)
+	if p.Title != "" {
+		top += titleHeight
+	}
+	p.middleTop = top + tallest(p.above)
+	lower := p.middleTop + p.middleHeight()
+	for _, panel := range p.above {
+		panel.top = p.middleTop - panel.height
+		p.anchorGPUs(panel)
+	}
+	for _, panel := range p.below {
+		panel.top = lower
+		p.anchorGPUs(panel)
+	}
+	p.height = lower + tallest(p.below)
 }
+
+// anchorGPUs sets the y coordinate at which NVLinks leave a panel's GPUs.
+func (p *picture) anchorGPUs(panel *panel) {
+	panel.eachGPU(func(gpu *GPU, x float64) {
+		p.anchors[gpu.Name] = anchor{x, panel.at(panel.end(), 0), panel.flipped}
+	})
+}
+
+// linked: NVLink joins some of the GPUs.
+func (p *picture) linked() bool { return len(p.bundles)+len(p.fabrics) > 0 }
 
 func tallest(panels []*panel) float64 {
 	height := 0.0
 	for _, panel := range panels {
-		height = max(height, panel.height())
+		height = max(height, panel.height)
 	}
 	return height
 }
 
 // row places panels side by side and returns the width that they take.
-func row(panels []*panel, top func(*panel) float64) float64 {
+func row(panels []*panel) float64 {
 	left := float64(margin)
 	for _, panel := range panels {
-		panel.left, panel.top = left, top(panel)
-		left += panel.width() + columnGap
+		panel.left = left
+		left += panel.width + columnGap
 	}
 	return left - columnGap + margin
 }
 
-func (p *picture) hasLinks() bool {
-	for i := range p.snapshot.GPUs {
-		if p.snapshot.GPUs[i].activeLinks() > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// middleHeight is the space that NVLink needs.
-func (p *picture) middleHeight() float64 {
-	for i := range p.snapshot.GPUs {
-		if switchLinks(&p.snapshot.GPUs[i]) > 0 {
-			return fabricHeight
-		}
-	}
-	return meshHeight
-}
-
 func (p *picture) draw() {
-	if p.options.Title != "" {
-		p.text(margin, margin+24, "title", p.options.Title)
-		p.text(margin, margin+43, "muted", p.subtitle())
+	if p.Title != "" {
+		p.text(margin, margin+22, p.width-2*margin, "title", p.Title)
+		p.text(margin, margin+42, p.width-2*margin, "muted", p.subtitle("  ·  "))
 	}
 	for _, panels := range [][]*panel{p.above, p.below} {
 		for _, panel := range panels {
@@ -223,32 +157,71 @@ func (p *picture) draw() {
 		}
 	}
 	p.drawLinks()
+	p.drawStacks()
+	p.drawDistances()
+	p.drawProblems()
 	p.drawLegend()
 }
 
 // subtitle says in one line what the machine has.
-func (p *picture) subtitle() string {
+func (p *picture) subtitle(separator string) string {
 	s := p.snapshot
-	pfs := 0
+	functions, vfs := 0, 0
 	for i := range s.NICs {
 		if s.NICs[i].Kind == PF {
-			pfs++
+			functions++
+		} else {
+			vfs++
 		}
 	}
-	product := ""
-	if len(s.GPUs) > 0 {
-		product = s.GPUs[0].ProductName
+	gpus := "no GPUs"
+	switch {
+	case len(s.GPUs) > 0 && !p.mixed && s.GPUs[0].ProductName != "":
+		gpus = fmt.Sprintf("%d × %s", len(s.GPUs), s.GPUs[0].ProductName)
+	case len(s.GPUs) > 0:
+		gpus = count(len(s.GPUs), "GPU")
 	}
-	driver := joined(" ", "driver", s.Driver.Version)
-	if s.Driver.State != DriverReady {
-		driver = "driver " + strings.ToLower(string(s.Driver.State))
+	virtual := ""
+	if vfs > 0 {
+		virtual = count(vfs, "VF")
 	}
-	return joined("  ·  ", joined(" × ", count(len(s.GPUs), "GPU"), product), count(pfs, "NIC"), driver)
+	nics := "no NICs"
+	if functions > 0 {
+		nics = count(functions, "NIC")
+	}
+	return joined(separator, gpus, nics, virtual, s.driverWords())
 }
 
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
+// description is the picture in words, for those who cannot see it.
+func (p *picture) description() string {
+	text := p.subtitle(", ") + "."
+	for _, island := range NVLinkIslands(p.snapshot) {
+		if len(island) > 1 {
+			var members []string
+			for _, name := range island {
+				members = append(members, p.short[name])
+			}
+			text += " NVLink joins " + strings.Join(members, ", ") + "."
+		}
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return text
+}
+
+// drawProblems writes what discovery could not read, for it may explain what is missing.
+func (p *picture) drawProblems() {
+	problems := p.snapshot.Problems
+	for i, problem := range problems {
+		text := fmt.Sprintf("%s: %s", problem.Subject, problem.Message)
+		if i == 3 {
+			text = fmt.Sprintf("and %d more, see hostler topology -o tree", len(problems)-i)
+		}
+		p.height += 18
+		p.group(text)
+		p.icon("fault", margin, p.height)
+		p.text(margin+15, p.height, p.width-2*margin-15, "note bad", text)
+		p.endGroup()
+		if i == 3 {
+			break
+		}
+	}
 }

@@ -1,31 +1,159 @@
-// The middle of the picture: NVLink. Behind NVSwitches every GPU leads to one
-// fabric; without them each pair of GPUs has its own bundle of links.
+// The middle of the picture: NVLink. Each pair of GPUs that links join has a
+// bundle of its own, as wide as it has links, on a track of its own; GPUs behind
+// NVSwitches lead to the bar of their fabric.
 
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 )
 
-func (p *picture) drawLinks() {
-	if !p.hasLinks() {
-		return
+const (
+	trackGap     = 22
+	trackStart   = 34 // from a GPU to the first track, beyond its panel's edge
+	crossHeight  = 64 // what bundles between the halves need beside the tracks
+	curveHeight  = 120
+	fabricHeight = 42
+	fabricGap    = 40
+	portGap      = 15
+)
+
+// route is a bundle's way through the middle.
+type route struct {
+	bundle
+	left, right anchor // its ends, at the ports
+	track       int    // from 1, of bundles within a half; 0 for those between
+}
+
+func (r *route) crosses() bool { return r.left.up != r.right.up }
+
+// curved: its GPUs do not face each other.
+func (r *route) curved() bool { return r.crosses() && math.Abs(r.left.x-r.right.x) > 1 }
+
+// routeBundles gives every bundle its ports and track: the shorter, the nearer to the
+// GPUs, and none on the track of another that it overlaps.
+func (p *picture) routeBundles() []*route {
+	var routes []*route
+	for _, b := range p.bundles {
+		left, okLeft := p.anchors[b.a.Name]
+		right, okRight := p.anchors[b.b.Name]
+		if !okLeft || !okRight {
+			continue
+		}
+		if right.x < left.x {
+			b.a, b.b, left, right = b.b, b.a, right, left
+		}
+		routes = append(routes, &route{bundle: b, left: left, right: right})
 	}
-	if p.drawFabric() {
-		return
-	}
-	var tags []func() // after all bundles, so that none crosses a number
-	gpus := p.snapshot.GPUs
-	for i := range gpus {
-		for j := range i {
-			links := nvlinks(&gpus[i], &gpus[j])
-			a, okA := p.anchors[gpus[j].Name]
-			b, okB := p.anchors[gpus[i].Name]
-			if links > 0 && okA && okB {
-				tags = append(tags, p.drawBundle(a, b, links, gpus[j].Name+" – "+gpus[i].Name))
+	span := func(r *route) float64 { return r.right.x - r.left.x }
+	slices.SortStableFunc(routes, func(a, b *route) int {
+		return cmp.Or(cmp.Compare(span(a), span(b)), cmp.Compare(a.left.x, b.left.x))
+	})
+	p.assignPorts(routes)
+	for i, r := range routes {
+		if r.crosses() {
+			continue
+		}
+		r.track = 1
+		for _, other := range routes[:i] {
+			if other.track >= r.track && other.left.up == r.left.up && other.left.x < r.right.x+portGap && r.left.x < other.right.x+portGap {
+				r.track = other.track + 1
 			}
+		}
+	}
+	return routes
+}
+
+// assignPorts spreads a GPU's bundles along its edge: those to the other half in
+// the middle, and on either side the shorter ones outside, so that they do not
+// cross the longer ones. Routes come sorted by length.
+func (p *picture) assignPorts(routes []*route) {
+	for i := range p.snapshot.GPUs {
+		name := p.snapshot.GPUs[i].Name
+		var cross, leftwards, rightwards []*anchor
+		for _, r := range routes {
+			switch {
+			case r.crosses() && r.a.Name == name:
+				cross = append(cross, &r.left)
+			case r.crosses() && r.b.Name == name:
+				cross = append(cross, &r.right)
+			case r.a.Name == name:
+				rightwards = append(rightwards, &r.left)
+			case r.b.Name == name:
+				leftwards = append(leftwards, &r.right)
+			}
+		}
+		middle := float64(len(cross)) / 2
+		most := middle + float64(max(len(leftwards), len(rightwards)))
+		gap := min(portGap, (cardWidth/2-10)/max(1, most))
+		for k, port := range cross {
+			port.x += (float64(k) - middle + .5) * gap
+		}
+		for k, port := range slices.Backward(rightwards) {
+			port.x += (middle + float64(len(rightwards)-1-k) + .5) * gap
+		}
+		for k, port := range slices.Backward(leftwards) {
+			port.x -= (middle + float64(len(leftwards)-1-k) + .5) * gap
+		}
+	}
+}
+
+// tracks of the upper or lower half.
+func (p *picture) tracks(up bool) int {
+	tracks := 0
+	for _, r := range p.routes {
+		if r.left.up == up {
+			tracks = max(tracks, r.track)
+		}
+	}
+	return tracks
+}
+
+// halfHeight is what the tracks of one half need beyond the panel.
+func (p *picture) halfHeight(up bool) float64 {
+	if tracks := p.tracks(up); tracks > 0 {
+		return float64(trackStart - panelPadding + tracks*trackGap)
+	}
+	return 0
+}
+
+// middleHeight is the space that NVLink needs between the panels.
+func (p *picture) middleHeight() float64 {
+	height := p.halfHeight(false) + p.halfHeight(true)
+	if n := float64(len(p.fabrics)); n > 0 {
+		height += n*(fabricHeight+fabricGap) + fabricGap
+		if len(p.below) == 0 {
+			height -= fabricGap - 12 // nothing leads on from the last bar
+		}
+	} else if slices.ContainsFunc(p.routes, (*route).curved) {
+		height += curveHeight
+	} else if slices.ContainsFunc(p.routes, (*route).crosses) {
+		height += crossHeight
+	}
+	if height == 0 && len(p.below) > 0 {
+		return columnGap
+	}
+	return height
+}
+
+func (p *picture) drawLinks() {
+	p.drawFabrics()
+	var tags []func() // after all bundles, so that none crosses a number
+	var taken []anchor
+	for _, r := range p.routes {
+		if r.crosses() {
+			at := p.drawCrossing(r, taken)
+			taken = append(taken, at)
+			tags = append(tags, func() { p.tag(at.x, at.y, "NV"+strconv.Itoa(r.links), "") })
+		}
+	}
+	for _, r := range slices.Backward(p.routes) { // the long ones first: the short ones pass over them
+		if !r.crosses() {
+			tags = append(tags, p.drawArc(r))
 		}
 	}
 	for _, draw := range tags {
@@ -33,107 +161,134 @@ func (p *picture) drawLinks() {
 	}
 }
 
-// drawFabric draws the NVSwitches as one bar between the GPUs, false if there are none.
-func (p *picture) drawFabric() bool {
-	var members []anchor
-	var widths []int
-	switches := map[string]bool{}
-	for i := range p.snapshot.GPUs {
-		gpu := &p.snapshot.GPUs[i]
-		for _, link := range gpu.NVLinks {
-			if link.Active && link.Peer == NVLinkPeerSwitch && link.PeerPCI != "" {
-				switches[link.PeerPCI] = true
+func strokeWidth(links int) float64 { return min(8, .9+1.3*float64(links)) }
+
+func (p *picture) begin(r *route) {
+	p.used["nvlink"] = true
+	p.group(fmt.Sprintf("%s – %s: %s", p.short[r.a.Name], p.short[r.b.Name], count(r.links, "NVLink")))
+}
+
+func (p *picture) stroke(class string, width float64, d string) {
+	fmt.Fprintf(&p.body, `<path class="%s" stroke-width="%.1f" d="%s"/>`+"\n", class, width, d)
+}
+
+// drawArc draws a bundle within a half and returns what draws the number of links on it.
+func (p *picture) drawArc(r *route) (tag func()) {
+	direction := 1.0
+	if r.left.up {
+		direction = -1
+	}
+	yLeft, yRight := p.anchors[r.a.Name].y, p.anchors[r.b.Name].y
+	xLeft, xRight := r.left.x, r.right.x
+	y := yLeft + direction*float64(trackStart+(r.track-1)*trackGap)
+	bend := min(14, (xRight-xLeft)/2)
+	p.begin(r)
+	p.stroke("halo", strokeWidth(r.links)+5, fmt.Sprintf("M%.1f %.1fH%.1f", xLeft+bend, y, xRight-bend))
+	p.stroke("bundle", strokeWidth(r.links), fmt.Sprintf("M%.1f %.1fV%.1fQ%.1f %.1f %.1f %.1fH%.1fQ%.1f %.1f %.1f %.1fV%.1f",
+		xLeft, yLeft, y-direction*bend, xLeft, y, xLeft+bend, y, xRight-bend, xRight, y, xRight, y-direction*bend, yRight))
+	p.endGroup()
+	return func() { p.tag(p.clearest(r), y, "NV"+strconv.Itoa(r.links), "") }
+}
+
+// clearest is the place on a bundle's track that is farthest from what crosses it.
+func (p *picture) clearest(r *route) float64 {
+	stops := []float64{r.left.x, r.right.x}
+	for _, other := range p.routes {
+		for _, end := range []anchor{other.left, other.right} {
+			if deeper := other.crosses() || other.track > r.track; deeper && end.up == r.left.up && end.x > r.left.x && end.x < r.right.x {
+				stops = append(stops, end.x)
 			}
 		}
-		if n := switchLinks(gpu); n > 0 {
-			members, widths = append(members, p.anchors[gpu.Name]), append(widths, n)
+	}
+	slices.Sort(stops)
+	middle, best, place := (r.left.x+r.right.x)/2, 0.0, (r.left.x+r.right.x)/2
+	for i := range len(stops) - 1 {
+		at := (stops[i] + stops[i+1]) / 2
+		if gap := stops[i+1] - stops[i]; gap > best+1 || gap > best-1 && math.Abs(at-middle) < math.Abs(place-middle) {
+			best, place = gap, at
 		}
 	}
-	if len(members) == 0 {
-		return false
+	return place
+}
+
+// drawCrossing draws a bundle from one half to the other and returns where on it
+// its number keeps out of the way of those that are taken.
+func (p *picture) drawCrossing(r *route, taken []anchor) anchor {
+	upper, lower := r.left, r.right
+	upper.y, lower.y = p.anchors[r.a.Name].y, p.anchors[r.b.Name].y
+	if upper.up {
+		upper, lower = lower, upper
 	}
-	const barHeight = 40
-	middle := p.middle()
+	from := p.middleTop + p.halfHeight(false)
+	to := p.middleTop + p.middleHeight() - p.halfHeight(true)
+	middle := (from + to) / 2
+	p.begin(r)
+	p.stroke("bundle", strokeWidth(r.links), fmt.Sprintf("M%.1f %.1fV%.1fC%.1f %.1f %.1f %.1f %.1f %.1fV%.1f",
+		upper.x, upper.y, from, upper.x, middle, lower.x, middle, lower.x, to, lower.y))
+	p.endGroup()
+	var at anchor
+	for _, t := range []float64{.5, .35, .65, .22, .78, .12, .88, .5} {
+		blend := t * t * (3 - 2*t)
+		at = anchor{x: upper.x + (lower.x-upper.x)*blend, y: from + (to-from)*(1.5*t*(1-t)+t*t*t)}
+		if !slices.ContainsFunc(taken, func(o anchor) bool { return math.Abs(o.x-at.x) < 40 && math.Abs(o.y-at.y) < 18 }) {
+			break
+		}
+	}
+	return at
+}
+
+func (p *picture) tag(x, y float64, text, class string) {
+	width := faceOf("tagname").width(text) + 10
+	p.rect(x-width/2, y-8, width, 16, 8, joined(" ", "tag", class))
+	p.centred(x, y+3.6, width, joined(" ", "tagname", class), text)
+}
+
+// drawFabrics draws a bar for each fabric, the one of the upper GPUs first.
+func (p *picture) drawFabrics() {
+	height := func(f fabric) float64 {
+		total := 0.0
+		for _, gpu := range f.gpus {
+			total += p.anchors[gpu.Name].y
+		}
+		return total / float64(len(f.gpus))
+	}
+	slices.SortStableFunc(p.fabrics, func(a, b fabric) int { return cmp.Compare(height(a), height(b)) })
+	y := p.middleTop + p.halfHeight(false) + fabricGap
+	for _, f := range p.fabrics {
+		p.drawFabric(f, y)
+		y += fabricHeight + fabricGap
+	}
+}
+
+func (p *picture) drawFabric(f fabric, top float64) {
 	left, right := math.Inf(1), math.Inf(-1)
-	for _, m := range members {
-		left, right = min(left, m.x), max(right, m.x)
-	}
-	left, right = left-cardWidth/2, right+cardWidth/2
-	for i, m := range members {
-		edge := middle - barHeight/2
-		if m.up {
-			edge = middle + barHeight/2
+	for _, gpu := range f.gpus {
+		at, links := p.anchors[gpu.Name], switchLinks(gpu)
+		left, right = min(left, at.x-cardWidth/2), max(right, at.x+cardWidth/2)
+		edge := top
+		if at.up {
+			edge = top + fabricHeight
 		}
-		p.group(fmt.Sprintf("%d NVLinks", widths[i]))
-		const strands = 6 // a bundle reads better than eighteen hairlines
+		p.used["nvlink"] = true
+		p.group(fmt.Sprintf("%s: %s to the fabric", p.short[gpu.Name], count(links, "NVLink")))
+		strands := min(6, (links+2)/3) // a bundle reads better than eighteen hairlines
 		for k := range strands {
-			x := m.x + (float64(k)-float64(strands-1)/2)*5
-			p.line(x, m.y, x, edge, "nvlink")
+			x := at.x + (float64(k)-float64(strands-1)/2)*5
+			p.line(x, at.y, x, edge, "nvlink")
+		}
+		if all := len(gpu.NVLinks); links < all {
+			p.tag(at.x, (at.y+edge)/2, fmt.Sprintf("%d of %d", links, all), "short")
 		}
 		p.endGroup()
 	}
-	p.rect(left, middle-barHeight/2, right-left, barHeight, 12, "fabric")
-	number := "NVSwitch fabric"
-	if len(switches) > 0 {
-		number = fmt.Sprintf("NVSwitch fabric  ·  %s", count(len(switches), "NVSwitch"))
-		if len(switches) > 1 {
-			number = fmt.Sprintf("NVSwitch fabric  ·  %d NVSwitches", len(switches))
-		}
+	p.group(joined(", ", f.title(), f.identity()))
+	p.rect(left, top, right-left, fabricHeight, 10, "fabric")
+	middle, width := (left+right)/2, right-left-16
+	if identity := f.identity(); identity == "" {
+		p.centred(middle, top+fabricHeight/2+4.5, width, "fabricname", f.title())
+	} else {
+		p.centred(middle, top+18, width, "fabricname", f.title())
+		p.centred(middle, top+33, width, "tiny fabricid", identity)
 	}
-	p.centred((left+right)/2, middle+5, "fabricname", joined("  ·  ", number, linksPerGPU(widths), p.fabricState()))
-	return true
-}
-
-// middle is the y coordinate between the two halves.
-func (p *picture) middle() float64 {
-	if len(p.above) == 0 {
-		return margin
-	}
-	return p.above[0].top + p.above[0].height() + p.middleHeight()/2
-}
-
-func linksPerGPU(widths []int) string {
-	low, high := slices.Min(widths), slices.Max(widths)
-	if low == high {
-		return fmt.Sprintf("%d NVLinks per GPU", low)
-	}
-	return fmt.Sprintf("%d to %d NVLinks per GPU", low, high)
-}
-
-// fabricState is worth a word only while the fabric is not complete.
-func (p *picture) fabricState() string {
-	for i := range p.snapshot.GPUs {
-		if fabric := p.snapshot.GPUs[i].Fabric; fabric != nil && fabric.State != "Completed" {
-			return fabric.State
-		}
-	}
-	return ""
-}
-
-// drawBundle joins two GPUs by a curve through the middle, the stronger the
-// more links. It returns what draws the number of links on it.
-func (p *picture) drawBundle(a, b anchor, links int, title string) (tag func()) {
-	width := 1.5 + 1.2*float64(min(links, 6))
-	// Farther apart, deeper: arcs over one another instead of through one another.
-	span := math.Abs(b.x-a.x) / (cellWidth + columnGap)
-	depth := min(meshHeight/2, 40+32*(span-1))
-	bendA, bendB := a.y+depth, b.y+depth
-	if a.up {
-		bendA, bendB = a.y-depth, b.y-depth
-	}
-	y := (a.y + 3*bendA) / 4 // the lowest point of the curve
-	if a.up != b.up {
-		y = p.middle()
-		bendA, bendB = y, y
-	}
-	p.group(fmt.Sprintf("%s: %d NVLinks", title, links))
-	fmt.Fprintf(&p.body, `<path class="bundle" stroke-width="%.1f" d="M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f"/>`+"\n",
-		width, a.x, a.y, a.x, bendA, b.x, bendB, b.x, b.y)
 	p.endGroup()
-	return func() { p.tag((a.x+b.x)/2, y, links) }
-}
-
-func (p *picture) tag(x, y float64, links int) {
-	p.rect(x-17, y-9, 34, 18, 9, "tag")
-	p.centred(x, y+4, "tagname", fmt.Sprintf("NV%d", links))
 }

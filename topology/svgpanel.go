@@ -1,4 +1,6 @@
-// Panels of the picture: a socket's root complexes, switches, NICs and GPUs.
+// Panels of the picture: a socket with its NUMA nodes, root complexes, switches,
+// NICs and GPUs. Positions count from the socket's edge towards the middle of the
+// picture, so that the lower panels are the upper ones turned over.
 
 package topology
 
@@ -7,194 +9,315 @@ import (
 	"strings"
 )
 
-// drawPanel draws from the socket towards the middle; flipped panels do so upwards.
+const (
+	headHeight   = 34 // socket's name
+	nodeHead     = 22 // NUMA node's name, where a socket has several
+	rootHeight   = 20
+	switchHeight = 22
+	rowGap       = 10 // between the boxes of a column
+	shelfGap     = 20
+	widest       = 8 // cells of a shelf, if NVLink does not demand more
+)
+
+// panel is a socket laid out.
+type panel struct {
+	socket                   *socketGroup
+	boxes                    []*nodeBox
+	left, top, width, height float64
+	flipped                  bool
+}
+
+// nodeBox is a NUMA node with one or more shelves.
+type nodeBox struct {
+	node    *nodeGroup
+	shelves []*shelf
+	left    float64 // from the panel's left edge
+	width   float64
+}
+
+// shelf is a row of root complexes.
+type shelf struct {
+	roots   []*switchGroup
+	start   float64 // from the socket's edge
+	levels  int     // of switches
+	devices float64 // height of the tallest cell
+	gpus    bool
+}
+
+func (p *picture) newPanel(socket *socketGroup, flipped bool) *panel {
+	panel := &panel{socket: socket, flipped: flipped, width: panelPadding}
+	for _, node := range socket.nodes {
+		if len(node.roots) == 0 {
+			continue
+		}
+		box := &nodeBox{node: node, left: panel.width}
+		p.fillShelves(box)
+		for _, s := range box.shelves {
+			box.width = max(box.width, cellsWidth(s.cells()))
+		}
+		panel.boxes = append(panel.boxes, box)
+		panel.width += box.width + columnGap
+	}
+	inner := 0.0
+	if panel.titled() {
+		inner = nodeHead + 12
+		for i, box := range panel.boxes { // room for the frames
+			box.left += float64(i)*24 + 12
+		}
+		panel.width += 24 * float64(len(panel.boxes))
+	}
+	panel.width += panelPadding - columnGap
+	for _, box := range panel.boxes {
+		panel.height = max(panel.height, p.stackShelves(box, headHeight+inner))
+	}
+	if panel.titled() {
+		panel.height += 12
+	}
+	if len(panel.boxes) == 0 { // a socket without devices is one line
+		panel.width, panel.height = narrowest-2*margin, headHeight
+		return panel
+	}
+	panel.height += panelPadding
+	panel.alignGPUs(p)
+	return panel
+}
+
+// titled: the NUMA nodes need frames and names of their own.
+func (p *panel) titled() bool { return len(p.socket.nodes) > 1 && len(p.boxes) > 0 }
+
+// fillShelves puts root complexes with GPUs on the shelf next to the middle and
+// the others beside them or, if that gets too wide, on shelves before.
+func (p *picture) fillShelves(box *nodeBox) {
+	var gpus, others []*switchGroup
+	for _, root := range box.node.roots {
+		if root.hasGPUs() {
+			gpus = append(gpus, root)
+		} else {
+			others = append(others, root)
+		}
+	}
+	limit := widest
+	if p.linked() {
+		limit = 1 << 10 // every GPU must face the middle
+	}
+	if cellsOf(gpus)+cellsOf(others) <= widest && len(gpus) > 0 {
+		box.shelves = []*shelf{p.newShelf(append(gpus, others...))}
+		return
+	}
+	beside := max(4, min(widest, cellsOf(gpus)))
+	for _, roots := range balanced(others, beside) {
+		box.shelves = append(box.shelves, p.newShelf(roots))
+	}
+	for _, roots := range balanced(gpus, limit) {
+		box.shelves = append(box.shelves, p.newShelf(roots))
+	}
+}
+
+// balanced splits root complexes into shelves of about the same number of cells, at most limit each where possible.
+func balanced(roots []*switchGroup, limit int) [][]*switchGroup {
+	total := cellsOf(roots)
+	shelves := max(1, (total+limit-1)/limit)
+	each := (total + shelves - 1) / shelves
+	var split [][]*switchGroup
+	room := 0
+	for _, root := range roots {
+		if need := root.cells(); len(split) == 0 || room < need {
+			split = append(split, nil)
+			room = each
+		}
+		room -= root.cells()
+		split[len(split)-1] = append(split[len(split)-1], root)
+	}
+	return split
+}
+
+func (p *picture) newShelf(roots []*switchGroup) *shelf {
+	s := &shelf{roots: roots}
+	for _, root := range roots {
+		s.levels = max(s.levels, root.levels())
+		s.devices = max(s.devices, p.tallestCell(root))
+		s.gpus = s.gpus || root.hasGPUs()
+	}
+	return s
+}
+
+func (s *shelf) cells() int { return cellsOf(s.roots) }
+
+// tallestCell is the height of the cell that has most devices, each with the gap before it.
+func (p *picture) tallestCell(g *switchGroup) float64 {
+	height := 0.0
+	for i, slots := range p.slots(g) {
+		cell := float64(len(slots)) * (p.nicHeight + rowGap)
+		if i < len(g.gpus) {
+			cell += p.gpuHeight + rowGap
+		}
+		height = max(height, cell)
+	}
+	for _, below := range g.switches {
+		height = max(height, p.tallestCell(below))
+	}
+	return height
+}
+
+// stackShelves places a node's shelves one after the other and returns where they end.
+func (p *picture) stackShelves(box *nodeBox, start float64) float64 {
+	for _, s := range box.shelves {
+		s.start = start
+		start += p.shelfHeight(s) + shelfGap
+	}
+	return start - shelfGap
+}
+
+func (p *picture) shelfHeight(s *shelf) float64 {
+	return float64(rootHeight+s.levels*(switchHeight+rowGap)) + s.devices
+}
+
+// alignGPUs moves the last shelves so that all GPUs of the panel end at the same line.
+func (p *panel) alignGPUs(pic *picture) {
+	end := p.end()
+	for _, box := range p.boxes {
+		if last := box.shelves[len(box.shelves)-1]; last.gpus {
+			last.start = end - pic.shelfHeight(last)
+		}
+	}
+}
+
+// end is where the devices end, from the socket's edge.
+func (p *panel) end() float64 {
+	if p.titled() {
+		return p.height - panelPadding - 12
+	}
+	return p.height - panelPadding
+}
+
+// eachGPU tells the middle of every GPU's card.
+func (p *panel) eachGPU(see func(gpu *GPU, x float64)) {
+	var walk func(g *switchGroup, left float64)
+	walk = func(g *switchGroup, left float64) {
+		for i, gpu := range g.gpus {
+			see(gpu, left+float64(i*(cellWidth+columnGap))+indent+cardWidth/2)
+		}
+		left += float64(g.directCells() * (cellWidth + columnGap))
+		for _, below := range g.switches {
+			walk(below, left)
+			left += cellsWidth(below.cells()) + columnGap
+		}
+	}
+	for _, box := range p.boxes {
+		for _, s := range box.shelves {
+			left := p.left + box.left
+			for _, root := range s.roots {
+				walk(root, left)
+				left += cellsWidth(root.cells()) + columnGap
+			}
+		}
+	}
+}
+
+func cellsOf(groups []*switchGroup) int {
+	cells := 0
+	for _, g := range groups {
+		cells += g.cells()
+	}
+	return cells
+}
+
+// cells that a group needs side by side.
+func (g *switchGroup) cells() int { return max(1, g.directCells()+cellsOf(g.switches)) }
+
+// directCells are one for each GPU, which needs its face to the middle; without
+// GPUs, enough for the NICs not to become a tower.
+func (g *switchGroup) directCells() int {
+	nics := len(g.nics) + len(g.dataDirect)
+	switch {
+	case len(g.gpus) > 0:
+		return len(g.gpus)
+	case nics == 0:
+		return 0
+	case nics <= 2:
+		return 1
+	}
+	return (nics + 2) / 3
+}
+
+func cellsWidth(cells int) float64 { return float64(cells*(cellWidth+columnGap) - columnGap) }
+
+// at turns a position from the socket's edge into the y coordinate of a box of that height.
+func (p *panel) at(position, height float64) float64 {
+	if p.flipped {
+		return p.top + p.height - position - height
+	}
+	return p.top + position
+}
+
 func (p *picture) drawPanel(panel *panel) {
-	p.rect(panel.left, panel.top, panel.width(), panel.height(), 14, "panel")
+	p.rect(panel.left, panel.top, panel.width, panel.height, 12, "panel")
 	title := "PCIe"
 	if panel.socket.socket >= 0 {
 		title = fmt.Sprintf("Socket %d", panel.socket.socket)
 	}
-	p.text(panel.left+panelPadding, panel.row(14, 14)+11, "heading", title)
-	left := panel.left + panelPadding
-	for _, column := range panel.columns {
-		p.drawColumn(panel, column, left)
-		left += column.width() + columnGap
+	left, y := panel.left+panelPadding, panel.at(0, headHeight)+22
+	p.text(left, y, panel.width-2*panelPadding, "heading", title)
+	left += faceOf("heading").width(title) + 8
+	p.text(left, y, panel.left+panel.width-panelPadding-left, "muted", panel.caption())
+	for _, box := range panel.boxes {
+		p.drawBox(panel, box)
 	}
-	p.nodeTitles(panel, len(title))
 }
 
-// row turns an offset from the socket's edge of the panel into a y coordinate
-// of a box of that height.
-func (p *panel) row(offset, height float64) float64 {
-	if p.flipped {
-		return p.top + p.height() - offset - height
-	}
-	return p.top + offset
-}
-
-// nodeTitles writes each NUMA node's name above its first column, after the socket's name.
-func (p *picture) nodeTitles(panel *panel, titleLength int) {
-	left := panel.left + panelPadding
-	for i, column := range panel.columns {
-		if column.firstNode {
-			width := -float64(columnGap)
-			for j := i; j < len(panel.columns) && (j == i || !panel.columns[j].firstNode); j++ {
-				width += panel.columns[j].width() + columnGap
-			}
-			x := left
-			if i == 0 {
-				x += float64(titleLength)*9 + 14
-			}
-			p.text(x, panel.row(14, 14)+11, "muted", clip(nodeTitle(column.node), left+width-x, smallRune))
+// caption is what stands beside the socket's name: its NUMA node, or those of its nodes that have no devices.
+func (p *panel) caption() string {
+	var words []string
+	for _, node := range p.socket.nodes {
+		switch {
+		case len(node.roots) == 0:
+			words = append(words, nodeTitle(node)+": no devices")
+		case !p.titled():
+			words = append(words, nodeTitle(node))
 		}
-		left += column.width() + columnGap
 	}
+	return strings.Join(words, "  ·  ")
 }
 
-// drawColumn draws a root complex, its switch, and the devices that hang from
-// lines at the left of each cell: siblings, none behind another.
-func (p *picture) drawColumn(panel *panel, column column, left float64) {
-	p.wires(panel, column, left)
-	offset := float64(panelPadding + headHeight)
-	y := panel.row(offset, rootHeight)
-	p.rect(left, y, column.width(), rootHeight, 11, "root")
-	p.centred(left+column.width()/2, y+15, "small", orDash(column.root))
-	if column.switchPCI != "" {
-		y := panel.row(offset+rootHeight+rowGap, switchHeight)
-		p.rect(left, y, column.width(), switchHeight, 6, "switch")
-		p.centred(left+column.width()/2, y+17, "small", "switch "+strings.TrimPrefix(column.switchPCI, "0000:"))
+func (p *picture) drawBox(panel *panel, box *nodeBox) {
+	left := panel.left + box.left
+	if panel.titled() {
+		height := panel.height - headHeight - 12
+		y := panel.at(headHeight, height)
+		p.rect(left-12, y, box.width+24, height, 10, "node")
+		p.text(left, panel.at(headHeight, nodeHead)+17, box.width, "small", nodeTitle(box.node))
 	}
-	for i, nic := range column.nics {
-		p.drawNIC(nic, column.card(left, i), panel.row(panel.nicOffset(i/column.cells()), nicHeight))
-	}
-	for i, gpu := range column.gpus {
-		x, y := column.card(left, i), panel.row(panel.gpuOffset(), gpuHeight)
-		p.drawGPU(gpu, x, y)
-		edge := y + gpuHeight
-		if panel.flipped {
-			edge = y
-		}
-		p.anchors[gpu.Name] = anchor{x + cardWidth/2, edge, panel.flipped}
-	}
-}
-
-// card is the left edge of the ith device of its kind.
-func (c column) card(left float64, i int) float64 {
-	return left + float64(i%c.cells()*(cellWidth+columnGap)) + indent
-}
-
-// wires draws in every cell the line from the root complex or switch to the
-// last device, and a branch to each.
-func (p *picture) wires(panel *panel, column column, left float64) {
-	ends := make([][]float64, column.cells())
-	hang := func(i int, offset float64) {
-		cell := i % column.cells()
-		ends[cell] = append(ends[cell], panel.row(offset, 0))
-	}
-	for i := range column.nics {
-		hang(i, panel.nicOffset(i/column.cells())+nicHeight/2)
-	}
-	for i := range column.gpus {
-		hang(i, panel.gpuOffset()+gpuHeight/2)
-	}
-	start := panel.row(panelPadding+headHeight+rootHeight/2, 0)
-	for cell, ends := range ends {
-		card := column.card(left, cell)
-		for _, end := range ends {
-			p.line(card-indent/2, end, card, end, "wire")
-		}
-		if len(ends) > 0 {
-			p.line(card-indent/2, start, card-indent/2, ends[len(ends)-1], "wire")
+	for _, s := range box.shelves {
+		x := left
+		for _, root := range s.roots {
+			p.drawGroup(panel, s, root, x, 0)
+			x += cellsWidth(root.cells()) + columnGap
 		}
 	}
 }
 
-// nicOffset is where the nth row of NICs begins.
-func (p *panel) nicOffset(n int) float64 {
-	offset := panelPadding + headHeight + rootHeight + rowGap + n*(nicHeight+rowGap)
-	if p.switches {
-		offset += switchHeight + rowGap
+// drawGroup draws a root complex or a switch, what hangs from it directly, and then the switches below it.
+func (p *picture) drawGroup(panel *panel, s *shelf, g *switchGroup, left float64, level int) {
+	start, height, class, radius := s.start, float64(rootHeight), "root", 10.0
+	if level > 0 {
+		start += float64(rootHeight + rowGap + (level-1)*(switchHeight+rowGap))
+		height, class, radius = switchHeight, "switch", 5
 	}
-	return float64(offset)
-}
-
-// gpuOffset is where the GPUs begin: below all NICs of the panel.
-func (p *panel) gpuOffset() float64 { return p.nicOffset(p.nics) }
-
-func (p *picture) drawGPU(gpu *GPU, left, top float64) {
-	class := "gpu"
-	note := p.options.Holders[gpu.Name]
-	if note != "" {
-		class += " held"
+	x := left
+	for i, slots := range p.slots(g) {
+		p.drawCell(panel, s, g, i, slots, x, start+height)
+		x += cellWidth + columnGap
 	}
-	fault := p.options.Faults[gpu.Name]
-	if fault == "" && gpu.Lost {
-		fault = "lost"
+	for _, below := range g.switches {
+		middle := x + cellsWidth(below.cells())/2
+		p.line(middle, panel.at(start+height, 0), middle, panel.at(start+height+rowGap, 0), "wire")
+		p.drawGroup(panel, s, below, x, level+1)
+		x += cellsWidth(below.cells()) + columnGap
 	}
-	if fault != "" {
-		class, note = "gpu fault", fault
-	}
-	p.group(gpu.Name + joined("", ": ", gpu.ProductName) + noteText(note))
-	p.rect(left, top, cardWidth, gpuHeight, 10, class)
-	p.text(left+12, top+23, "name", p.short[gpu.Name])
-	p.right(left+cardWidth-12, top+23, "small", gpu.memory())
-	p.text(left+12, top+41, "label", clip(gpu.shortProduct(), cardWidth-24, labelRune))
-	p.text(left+12, top+57, "muted mono", gpu.Placement.PCI)
-	p.note(left, top+gpuHeight-10, note, fault != "")
+	width := cellsWidth(g.cells())
+	y := panel.at(start, height)
+	p.group(g.pcieName())
+	p.rect(left, y, width, height, radius, class)
+	p.centred(left+width/2, y+height/2+4, width-12, "small", strings.Replace(g.pcieName(), " 0000:", " ", 1))
 	p.endGroup()
-}
-
-func (p *picture) drawNIC(nic *NIC, left, top float64) {
-	class := "nic"
-	note := p.options.Holders[nic.Name]
-	if note != "" {
-		class += " held"
-	}
-	if nic.Uplink != "" {
-		class, note = "nic uplink", "node uplink"
-	}
-	fault := p.options.Faults[nic.Name]
-	if fault != "" {
-		class, note = "nic fault", fault
-	}
-	title := nic.Name + noteText(note)
-	if nic.Uplink != "" {
-		title = nic.Name + ": " + nic.Uplink
-	}
-	p.group(title)
-	p.rect(left, top, cardWidth, nicHeight, 8, class)
-	p.circle(left+15, top+16, 4.5, "dot "+nic.state())
-	p.text(left+26, top+20, "label strong", clip(nic.interfaceName(), cardWidth-34, labelRune))
-	rdma := ""
-	if nic.RDMA != nil && nic.RDMA.Name != nic.interfaceName() {
-		rdma = nic.RDMA.Name
-	}
-	p.text(left+12, top+37, "muted", clip(joined(" · ", rdma, nic.speed()), cardWidth-20, smallRune))
-	if note == "" {
-		p.text(left+12, top+nicHeight-9, "muted mono", nic.Placement.PCI)
-		if n := vfsOf(p.snapshot, nic.Name); n > 0 {
-			p.right(left+cardWidth-12, top+nicHeight-9, "small", count(n, "VF"))
-		}
-	}
-	p.note(left, top+nicHeight-9, note, fault != "")
-	p.endGroup()
-}
-
-// note is the line at the foot of a card: who holds it or what is wrong.
-func (p *picture) note(left, y float64, note string, fault bool) {
-	if note == "" {
-		return
-	}
-	class := "note"
-	if fault {
-		class = "note bad"
-	}
-	p.text(left+12, y, class, clip(note, cardWidth-20, labelRune))
-}
-
-func noteText(note string) string {
-	if note == "" {
-		return ""
-	}
-	return ": " + note
 }

@@ -38,7 +38,7 @@ func TestWrongInputIsRefusedWithARemedy(t *testing.T) {
 		"a number for yes or no":             {[]string{"agent", "--health-node-taint=2"}, []string{`"2"`, "--health-node-taint", "write true or false"}},
 		"a flag that is not there":           {[]string{"agent", "--metrics-port=1"}, []string{"unknown flag: --metrics-port", "`hostler agent --help`"}},
 		"an argument that no one asked for":  {[]string{"agent", "now"}, []string{`"now"`, "hostler agent"}},
-		"an output that topology cannot do":  {[]string{"topology", "--output=png"}, []string{`--output "png"`, "matrix, tree, svg, json, yaml"}},
+		"an output that topology cannot do":  {[]string{"topology", "--output=png"}, []string{`--output "png"`, "matrix, tree, svg, dot, json, yaml"}},
 		"a listen address without a port":    {[]string{"agent", "--metrics-address=localhost"}, []string{"metrics.address", `must be "host:port"`}},
 		"a log format that no one can write": {[]string{"agent", "--logging-format=xml"}, []string{"logging.format", `"json", "text"`}},
 	} {

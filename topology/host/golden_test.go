@@ -37,10 +37,10 @@ func golden(t *testing.T, profile string) {
 	snapshot.BootID = "" // this machine's own
 	snapshot.Driver.Library = strings.TrimPrefix(snapshot.Driver.Library, s.rendered.DriverRoot)
 	drawings := map[string]func(io.Writer) error{
-		"matrix.txt": func(w io.Writer) error { return topology.WriteMatrix(w, &snapshot) },
-		"tree.txt":   func(w io.Writer) error { return topology.WriteTree(w, &snapshot) },
+		"matrix.txt": func(w io.Writer) error { return topology.WriteMatrix(w, &snapshot, topology.DrawOptions{}) },
+		"tree.txt":   func(w io.Writer) error { return topology.WriteTree(w, &snapshot, topology.DrawOptions{}) },
 		"yaml":       func(w io.Writer) error { return topology.WriteYAML(w, &snapshot) },
-		"svg":        func(w io.Writer) error { return topology.WriteSVG(w, &snapshot, topology.SVGOptions{Title: profile}) },
+		"svg":        func(w io.Writer) error { return topology.WriteSVG(w, &snapshot, topology.DrawOptions{Title: profile}) },
 	}
 	for suffix, draw := range drawings {
 		var got bytes.Buffer

@@ -23,7 +23,7 @@ func TestPFsOnTwoNUMANodesAndPCIeRoots(t *testing.T) {
 	start := time.Now()
 	s := discover(t, noUplink)
 	t.Logf("discovery took %s and found:", time.Since(start).Round(time.Millisecond))
-	if err := topology.WriteTree(t.Output(), s); err != nil {
+	if err := topology.WriteTree(t.Output(), s, topology.DrawOptions{}); err != nil {
 		t.Error(err)
 	}
 	var bridges []string
