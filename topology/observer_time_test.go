@@ -237,7 +237,9 @@ func TestAGPUReaderThatHangsDoesNotStopTheRest(t *testing.T) {
 		if r.observer.Snapshot() != hung {
 			t.Errorf("while nothing changed, the snapshot was replaced: %+v", r.observer.Snapshot())
 		}
-		r.set(func(f *fake) { f.hardware.NICs = append(slices.Clone(f.hardware.NICs), nicWithoutPlace("0000:19:00.0")) })
+		r.set(func(f *fake) {
+			f.hardware.NICs = append(slices.Clone(f.hardware.NICs), nicWithoutPlace("0000:19:00.0"))
+		})
 		r.pass(time.Second)
 		r.hint()
 		r.pass(101 * time.Millisecond) // later looks do not

@@ -15,63 +15,62 @@ import (
 
 	"github.com/hostler-dev/hostler/test/machine"
 	"github.com/hostler-dev/hostler/topology"
-	"github.com/hostler-dev/hostler/topology/host"
 	"github.com/hostler-dev/hostler/topology/nic"
 )
 
 // folder is where a function's attributes are.
-func (s *simulated) folder(t *testing.T, pci string) string {
+func (s *bench) folder(t *testing.T, pci string) string {
 	t.Helper()
-	folder, err := filepath.EvalSymlinks(filepath.Join(s.rendered.Sys, "bus/pci/devices", pci))
+	folder, err := filepath.EvalSymlinks(filepath.Join(s.Rendered.Sys, "bus/pci/devices", pci))
 	must(t, err)
 	return folder
 }
 
 // unplug removes functions as the kernel does, with all links to what was below them.
-func (s *simulated) unplug(t *testing.T, functions ...string) {
+func (s *bench) unplug(t *testing.T, functions ...string) {
 	t.Helper()
 	for _, pci := range functions {
 		must(t, os.RemoveAll(s.folder(t, pci)))
-		must(t, os.Remove(filepath.Join(s.rendered.Sys, "bus/pci/devices", pci)))
+		must(t, os.Remove(filepath.Join(s.Rendered.Sys, "bus/pci/devices", pci)))
 	}
-	links, err := filepath.Glob(filepath.Join(s.rendered.Sys, "class/*/*"))
+	links, err := filepath.Glob(filepath.Join(s.Rendered.Sys, "class/*/*"))
 	must(t, err)
 	for _, link := range links {
 		if _, err := os.Stat(link); errors.Is(err, os.ErrNotExist) {
 			must(t, os.Remove(link))
-			s.kernel.links = slices.DeleteFunc(s.kernel.links, func(l nic.LinkState) bool { return l.Name == filepath.Base(link) })
+			s.Kernel.AllLinks = slices.DeleteFunc(s.Kernel.AllLinks, func(l nic.LinkState) bool { return l.Name == filepath.Base(link) })
 		}
 	}
 }
 
 // put replaces an attribute.
-func (s *simulated) put(t *testing.T, pci, attribute, content string) {
+func (s *bench) put(t *testing.T, pci, attribute, content string) {
 	t.Helper()
 	path := filepath.Join(s.folder(t, pci), attribute)
 	must(t, errors.Join(os.RemoveAll(path), os.WriteFile(path, []byte(content+"\n"), 0o644)))
 }
 
 // spoil makes reading an attribute fail with EIO, as address 0 of a process's memory does.
-func (s *simulated) spoil(t *testing.T, pci, attribute string) {
+func (s *bench) spoil(t *testing.T, pci, attribute string) {
 	t.Helper()
 	path := filepath.Join(s.folder(t, pci), attribute)
 	must(t, errors.Join(os.RemoveAll(path), os.Symlink("/proc/self/mem", path)))
 }
 
-func (s *simulated) bind(t *testing.T, pci, driver string) {
+func (s *bench) bind(t *testing.T, pci, driver string) {
 	t.Helper()
 	path := filepath.Join(s.folder(t, pci), "driver")
 	must(t, os.RemoveAll(path))
 	if driver != "" {
-		must(t, os.Symlink(filepath.Join(s.rendered.Sys, "bus/pci/drivers", driver), path))
+		must(t, os.Symlink(filepath.Join(s.Rendered.Sys, "bus/pci/drivers", driver), path))
 	}
 }
 
 // install puts a driver's library of that version into the place of the one that is there.
-func (s *simulated) install(t *testing.T, version string) {
+func (s *bench) install(t *testing.T, version string) {
 	t.Helper()
-	folder := filepath.Join(s.rendered.DriverRoot, "usr/lib64")
-	content, err := os.ReadFile(filepath.Join(folder, "libnvidia-ml.so."+s.profile.Driver.Version))
+	folder := filepath.Join(s.Rendered.DriverRoot, "usr/lib64")
+	content, err := os.ReadFile(filepath.Join(folder, "libnvidia-ml.so."+s.Profile.Driver.Version))
 	must(t, err)
 	library := filepath.Join(folder, "libnvidia-ml.so."+version)
 	link := filepath.Join(folder, "libnvidia-ml.so.1")
@@ -97,24 +96,24 @@ func TestBadDaysOfTheBus(t *testing.T) {
 	}
 	cases := []struct {
 		name   string
-		happen func(t *testing.T, s *simulated)
+		happen func(t *testing.T, s *bench)
 		want   func(s *topology.Snapshot)
 	}{
 		{
 			"a GPU leaves the bus and the driver still lists it: lost, where it was",
-			func(t *testing.T, s *simulated) { s.unplug(t, gpu0) },
+			func(t *testing.T, s *bench) { s.unplug(t, gpu0) },
 			func(s *topology.Snapshot) {
 				lose(&s.GPUs[0], "the driver still lists the GPU but the PCI bus does not")
 			},
 		},
 		{
 			"a GPU is unbound from its driver: lost",
-			func(t *testing.T, s *simulated) { s.bind(t, gpu0, "") },
+			func(t *testing.T, s *bench) { s.bind(t, gpu0, "") },
 			func(s *topology.Snapshot) { lose(&s.GPUs[0], "no driver is bound to the GPU") },
 		},
 		{
 			"a GPU is unbound and bound again: as before",
-			func(t *testing.T, s *simulated) {
+			func(t *testing.T, s *bench) {
 				s.bind(t, gpu0, "")
 				s.observe(t)
 				s.bind(t, gpu0, "nvidia")
@@ -123,7 +122,7 @@ func TestBadDaysOfTheBus(t *testing.T) {
 		},
 		{
 			"a PF leaves with its VFs: they are gone and nothing else is",
-			func(t *testing.T, s *simulated) {
+			func(t *testing.T, s *bench) {
 				s.unplug(t, pf, "0000:66:00.2", "0000:66:00.3", "0000:66:00.4", "0000:66:00.5")
 			},
 			func(s *topology.Snapshot) {
@@ -133,12 +132,12 @@ func TestBadDaysOfTheBus(t *testing.T) {
 		},
 		{
 			"a VF leaves after the PF said how many it has: the others keep their numbers",
-			func(t *testing.T, s *simulated) { s.unplug(t, "0000:66:00.3") },
+			func(t *testing.T, s *bench) { s.unplug(t, "0000:66:00.3") },
 			func(s *topology.Snapshot) { leave(s, "0000:66:00.3") },
 		},
 		{
 			"a GPU's NUMA node cannot be read: it has none",
-			func(t *testing.T, s *simulated) { s.spoil(t, gpu1, "numa_node") },
+			func(t *testing.T, s *bench) { s.spoil(t, gpu1, "numa_node") },
 			func(s *topology.Snapshot) {
 				s.GPUs[1].Placement.NUMANode, s.GPUs[1].Placement.Socket = -1, -1
 				s.Problems = []topology.Problem{{Subject: "numa_node of PCI function " + gpu1, Message: "input/output error"}}
@@ -146,7 +145,7 @@ func TestBadDaysOfTheBus(t *testing.T) {
 		},
 		{
 			"a NIC's number of VFs makes no sense: it has no SR-IOV, its VFs no number",
-			func(t *testing.T, s *simulated) { s.put(t, pf, "sriov_numvfs", "9") },
+			func(t *testing.T, s *bench) { s.put(t, pf, "sriov_numvfs", "9") },
 			func(s *topology.Snapshot) {
 				s.Problems = []topology.Problem{{Subject: "sriov_numvfs of PCI function " + pf, Message: "9 of 8 VFs is not possible"}}
 				for i := range s.NICs {
@@ -204,16 +203,12 @@ func TestWhoseGPUItIs(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := machine.Load("workstation")
-			must(t, err)
-			rendered, err := machine.Render(p, machine.TempDir(t), machine.RenderOptions{NoDriver: true})
-			must(t, err)
-			s := &simulated{profile: p, rendered: rendered, kernel: kernelOf(p)}
+			s := simulate(t, "workstation", machine.RenderOptions{NoDriver: true})
 			s.bind(t, gpu0, c.driver)
 			if c.override != "" {
 				s.put(t, gpu0, "driver_override", c.override)
 			}
-			hardware, err := host.New(host.Config{Sys: rendered.Sys, Dev: rendered.Dev, Kernel: s.kernel}).ReadHardware(t.Context())
+			hardware, err := s.Hardware().ReadHardware(t.Context())
 			must(t, err)
 			if diff := cmp.Diff(c.want, hardware.GPUFunctions); diff != "" {
 				t.Error(diff)
@@ -237,10 +232,10 @@ func TestADriverReloadedUnderAnotherVersion(t *testing.T) {
 	}
 	s := simulate(t, "workstation", machine.RenderOptions{})
 	before := s.observe(t)
-	must(t, s.control.KillDriver())
+	must(t, s.Control.KillDriver())
 	s.observe(t)
 	s.install(t, "999.1")
-	must(t, s.control.ReviveDriver())
+	must(t, s.Control.ReviveDriver())
 	after := s.observe(t)
 	if after.Driver.State != topology.DriverFailed || !strings.Contains(after.Driver.Message, "restart the agent") {
 		t.Errorf("the driver is %+v, want it to ask for a restart", after.Driver)

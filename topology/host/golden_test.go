@@ -35,7 +35,7 @@ func golden(t *testing.T, profile string) {
 	s := simulate(t, profile, machine.RenderOptions{})
 	snapshot := *s.observe(t)
 	snapshot.BootID = "" // this machine's own
-	snapshot.Driver.Library = strings.TrimPrefix(snapshot.Driver.Library, s.rendered.DriverRoot)
+	snapshot.Driver.Library = strings.TrimPrefix(snapshot.Driver.Library, s.Rendered.DriverRoot)
 	drawings := map[string]func(io.Writer) error{
 		"matrix.txt": func(w io.Writer) error { return topology.WriteMatrix(w, &snapshot, topology.DrawOptions{}) },
 		"tree.txt":   func(w io.Writer) error { return topology.WriteTree(w, &snapshot, topology.DrawOptions{}) },

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/hostler-dev/hostler/test/machine"
+	"github.com/hostler-dev/hostler/test/simulated"
 	"github.com/hostler-dev/hostler/topology"
 	"github.com/hostler-dev/hostler/topology/host"
 	"github.com/hostler-dev/hostler/topology/nic"
@@ -33,7 +34,7 @@ func manyVFs(t testing.TB, pfs, vfs int) host.Config {
 			t.Fatal(err)
 		}
 	}
-	kernel := &kernel{}
+	kernel := &simulated.Kernel{}
 	number := 0
 	function := func(bus string, address string) string {
 		folder := fmt.Sprintf("devices/pci0000:%s/%s", bus, address)
@@ -50,7 +51,7 @@ func manyVFs(t testing.TB, pfs, vfs int) host.Config {
 		link("class/infiniband/"+rdma, "../../"+folder+"/infiniband/"+rdma)
 		write(fmt.Sprintf("class/infiniband_verbs/uverbs%d/ibdev", number), rdma)
 		number++
-		kernel.links = append(kernel.links, nic.LinkState{Index: number, Name: netdev, Kind: "device", Up: true})
+		kernel.AllLinks = append(kernel.AllLinks, nic.LinkState{Index: number, Name: netdev, Kind: "device", Up: true})
 		return folder
 	}
 	for pf := range pfs {

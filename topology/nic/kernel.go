@@ -94,6 +94,12 @@ func observe(kernel Kernel, nodeAddresses []netip.Addr) (*network, error) {
 	if lister, ok := kernel.(RuleLister); ok {
 		rules, rulesErr = lister.Rules()
 	}
+	// The order of a dump means nothing, and the first reason that is found stays.
+	n.links = sorted(n.links, func(a, b LinkState) int { return cmp.Compare(a.Index, b.Index) })
+	n.all = sorted(n.all, func(a, b Address) int { return cmp.Or(cmp.Compare(a.Link, b.Link), a.Prefix.Compare(b.Prefix)) })
+	routes = sorted(routes, func(a, b Route) int {
+		return cmp.Or(a.Destination.Compare(b.Destination), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Table, b.Table), slices.Compare(a.Links, b.Links))
+	})
 	n.byName, n.byIndex = make(map[string]LinkState, len(n.links)), make(map[int]LinkState, len(n.links))
 	for _, link := range n.links {
 		n.byName[link.Name], n.byIndex[link.Index] = link, link
@@ -113,6 +119,10 @@ func observe(kernel Kernel, nodeAddresses []netip.Addr) (*network, error) {
 	}
 	n.routes = n.choose(routes, rules, nodeAddresses)
 	return n, errors.Join(linksErr, routesErr, addressesErr, rulesErr)
+}
+
+func sorted[T any](list []T, compare func(a, b T) int) []T {
+	return slices.SortedStableFunc(slices.Values(list), compare)
 }
 
 // towards returns the routes that lead to an address: in every table the
