@@ -22,6 +22,9 @@ import (
 // attributes collects what is known of a device; an empty value is left out.
 type attributes map[resourceapi.QualifiedName]resourceapi.DeviceAttribute
 
+// newAttributes has room for what a NIC says, of which a node may have 2,000.
+func newAttributes() attributes { return make(attributes, 24) }
+
 func own(name string) resourceapi.QualifiedName {
 	return resourceapi.QualifiedName(DriverName + "/" + name)
 }

@@ -37,7 +37,7 @@ func (a attributes) nvlink(gpu *topology.GPU, wiring *wiring) attributes {
 }
 
 func gpuAttributes(gpu *topology.GPU, driver *topology.Driver, wiring *wiring) attributes {
-	return attributes{}.
+	return newAttributes().
 		text("type", "gpu").
 		text("uuid", gpu.UUID).
 		model(gpu, driver).
@@ -54,7 +54,7 @@ func gpuCapacity(gpu *topology.GPU) capacities {
 // partitionAttributes leave out the UUID of a partition that comes and goes with
 // its claims: the entry must not change while it is allocated.
 func partitionAttributes(gpu *topology.GPU, partition *topology.Partition, made bool, driver *topology.Driver, wiring *wiring) attributes {
-	a := attributes{}.
+	a := newAttributes().
 		text("type", "mig").
 		text("migProfile", partition.Profile.Name).
 		text("parentUUID", gpu.UUID).
@@ -105,7 +105,7 @@ func (a attributes) function(nic *topology.NIC) attributes {
 }
 
 func nicAttributes(nic *topology.NIC, wiring *wiring) attributes {
-	a := attributes{}.
+	a := newAttributes().
 		text("type", "nic").
 		function(nic).
 		text("vendorID", nic.VendorID).
@@ -130,7 +130,7 @@ func nicCapacity(nic *topology.NIC) capacities {
 // pairAttributes are the GPU's, who decides where the pair sits, and of the NIC
 // what it can do: 29 of the 32 that the API allows a device together with its capacities.
 func pairAttributes(pair *topology.Pair, gpu *topology.GPU, nic *topology.NIC, driver *topology.Driver, wiring *wiring) attributes {
-	return attributes{}.
+	return newAttributes().
 		text("type", "pair").
 		text("gpuName", gpu.Name).
 		text("nicName", nic.Name).

@@ -2,11 +2,11 @@ package publish
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
@@ -18,25 +18,25 @@ import (
 // The attribute is the library's, whatever the machine: this renders the snapshot
 // into a sysfs and asks the library.
 func TestNUMANodeIsTheLibrarys(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		count := rapid.IntRange(1, 8).Draw(rt, "nodes")
+	rapid.Check(t, func(t *rapid.T) {
+		count := rapid.IntRange(1, 8).Draw(t, "nodes")
 		var nodes []topology.NUMANode
 		for id := range count {
-			row := rapid.SliceOfN(rapid.SampledFrom([]int{12, 17, 21}), count, count).Draw(rt, "distances")
+			row := rapid.SliceOfN(rapid.SampledFrom([]int{12, 17, 21}), count, count).Draw(t, "distances")
 			row[id] = 10
-			nodes = append(nodes, topology.NUMANode{ID: id, Socket: rapid.IntRange(-1, 1).Draw(rt, "socket"), Distances: row})
+			nodes = append(nodes, topology.NUMANode{ID: id, Socket: rapid.IntRange(-1, 1).Draw(t, "socket"), Distances: row})
 		}
-		sysfs := renderNUMA(t, nodes)
+		sysfs := renderNUMA(nodes)
 		for _, list := range []bool{false, true} {
 			form := deviceattribute.ScalarAttribute
 			if list {
 				form = deviceattribute.ListAttribute
 			}
 			for node := -1; node <= count; node++ {
-				want, err := deviceattribute.GetNUMANodeAttribute(node, form, deviceattribute.WithFSFromRoot(sysfs))
+				want, err := deviceattribute.GetNUMANodeAttribute(node, form, deviceattribute.WithFS(sysfs))
 				got, ok := numa{nodes: nodes, list: list}.attribute(node)
 				if ok != (err == nil) || !apiequality.Semantic.DeepEqual(got, want.Value) {
-					rt.Fatalf("node %d of %+v is published as %v (%v), the library says %v (%v)", node, nodes, got, ok, want.Value, err)
+					t.Fatalf("node %d of %+v is published as %v (%v), the library says %v (%v)", node, nodes, got, ok, want.Value, err)
 				}
 			}
 		}
@@ -56,19 +56,12 @@ func TestLongListsOfNUMANodesAreCut(t *testing.T) {
 	}
 }
 
-// renderNUMA writes the part of sysfs that the library reads. A node without a
+// renderNUMA has the part of sysfs that the library reads. A node without a
 // known socket has no CPUs.
-func renderNUMA(t *testing.T, nodes []topology.NUMANode) string {
-	t.Helper()
-	root := t.TempDir()
+func renderNUMA(nodes []topology.NUMANode) fs.ReadLinkFS {
+	sysfs := fstest.MapFS{}
 	write := func(content string, path ...string) {
-		file := filepath.Join(append([]string{root, "devices", "system"}, path...)...)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(content+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		sysfs["devices/system/"+strings.Join(path, "/")] = &fstest.MapFile{Data: []byte(content + "\n")}
 	}
 	for _, n := range nodes {
 		name := fmt.Sprintf("node%d", n.ID)
@@ -78,5 +71,5 @@ func renderNUMA(t *testing.T, nodes []topology.NUMANode) string {
 			write(fmt.Sprint(n.Socket), "cpu", fmt.Sprintf("cpu%d", n.ID), "topology", "physical_package_id")
 		}
 	}
-	return root
+	return sysfs
 }

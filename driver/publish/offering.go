@@ -176,7 +176,7 @@ func (o *offering) addNIC(i int) {
 	case !alone && o.vfs[nic.Name] > 0:
 		o.withhold(lacksCounters, "%s with VFs", pfKind)
 		return
-	case !alone && nic.Kind == topology.VF && o.inUse(nic.Parent):
+	case !alone && nic.Kind == topology.VF && (o.inUse(nic.Parent) || o.joined[nic.Parent]):
 		o.withhold(lacksCounters, "%s of a PF that is in use", vfKind)
 		return
 	case !alone && o.joined[nic.Name]:

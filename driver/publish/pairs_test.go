@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -87,5 +88,21 @@ func TestFormerPairInUseStays(t *testing.T) {
 	in.InUse = nil
 	if pairs := names(Resources(in), DevicePool(node), "pair-"); len(pairs) != 1 {
 		t.Errorf("after it was given back, pairs are %v", pairs)
+	}
+}
+
+// A PF's counter set has room for 31 VFs beside its functions.
+func TestNoMorePairsAtOnePFThanCanBeCounted(t *testing.T) {
+	s := &topology.Snapshot{NICs: withVFs(nic("0001:18:00.0"), 40)}
+	for i := range 40 {
+		s.GPUs = append(s.GPUs, gpu(fmt.Sprintf("0000:%02x:00.0", i)))
+	}
+	in := Input{NodeName: node, Features: everything, Publish: withPairs, Snapshot: s}
+	pool := Resources(in).Pools[DevicePool(node)]
+	if problem := poolProblem(DevicePool(node), pool); problem != "" {
+		t.Error(problem)
+	}
+	if pairs, told := names(Resources(in), DevicePool(node), "pair-"), Shortfalls(in); len(pairs) != maxPairedVFs || len(told) != 40-maxPairedVFs {
+		t.Errorf("%d pairs are published, and %d sentences say what is not", len(pairs), len(told))
 	}
 }

@@ -81,6 +81,13 @@ func (o *offering) foreign(p *topology.Partition) bool {
 	return p.Instance != nil && !o.in.Made[p.Name]
 }
 
+// engaged reports whether a claim has what the partition is made of, other than by itself.
+func (o *offering) engaged(gpu *topology.GPU, cutting *cutting, p *topology.Partition) bool {
+	return o.inUse(gpu.Name) || o.joined[gpu.Name] || slices.ContainsFunc(cutting.partitions, func(other topology.Partition) bool {
+		return o.inUse(other.Name) && other.Placement.Overlaps(p.Placement)
+	})
+}
+
 func (o *offering) offers(gpu *topology.GPU, cutting *cutting, p *topology.Partition) bool {
 	at := p.Placement
 	switch within := at.Start >= 0 && at.Size > 0 && at.Size <= gpu.MIG.MemorySlices && at.Start <= gpu.MIG.MemorySlices-at.Size; {
@@ -88,6 +95,9 @@ func (o *offering) offers(gpu *topology.GPU, cutting *cutting, p *topology.Parti
 		return false
 	case o.inUse(p.Name):
 		return true
+	case !o.in.Features.Counters && o.engaged(gpu, cutting, p):
+		o.withhold(lacksCounters, "%s where a claim has the GPU", partitionKind)
+		return false
 	case o.foreign(p):
 		if n := len(p.Instance.ComputeInstances); n != 1 {
 			o.fault(fmt.Sprintf("MIG instance %d of GPU %s is not published: it has %d compute instances, and a claim gets one that spans it all", p.Instance.GPUInstance, gpu.Name, n))

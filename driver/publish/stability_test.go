@@ -92,7 +92,7 @@ func TestTaintOfAGPUWritesItsOwnSliceOnly(t *testing.T) {
 			faulty := in.Snapshot.GPUs[rapid.IntRange(0, 7).Draw(t, "gpu")]
 			in.Taints = []Taint{{Device: faulty.Name, Key: "hostler.dev/xid", Value: "79", Effect: resourceapi.DeviceTaintEffectNoSchedule}}
 			after := Resources(in)
-			mustChange(t, before, after, 1, func(d string) bool { return true })
+			mustChange(t, before, after, 1, func(string) bool { return true })
 			// The GPU, its partitions and its pairs are tainted at once, and nothing else.
 			for _, pool := range after.Pools {
 				for _, slice := range pool.Slices {
