@@ -67,7 +67,7 @@ func TestDataDirect(t *testing.T) {
 					content["vpd"] = vpd
 				}
 				if strings.HasPrefix(address, "0000:2") {
-					m.function(address, "0x080100", "15b3:2100", "mlx5_ib", content)
+					m.function(address, "0x020000", "15b3:2100", "mlx5_ib", content)
 					continue
 				}
 				m.netdev(m.function(address, "0x020000", "15b3:1023", "mlx5_core", content), "n"+address[5:7]+address[11:], nil)

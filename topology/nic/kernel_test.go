@@ -154,8 +154,8 @@ func nexthopObject(t *testing.T, family, id int, attributes ...*nl.RtAttr) {
 func routeToObject(t *testing.T, table, id int) {
 	t.Helper()
 	header := make([]byte, unix.SizeofRtMsg)
-	header[0], header[4], header[5], header[7] = unix.AF_INET, byte(table), unix.RTPROT_STATIC, unix.RTN_UNICAST
-	create(t, unix.RTM_NEWROUTE, header, nl.NewRtAttr(routeNexthopObject, nl.Uint32Attr(uint32(id))))
+	header[0], header[5], header[7] = unix.AF_INET, unix.RTPROT_STATIC, unix.RTN_UNICAST
+	create(t, unix.RTM_NEWROUTE, header, nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(table))), nl.NewRtAttr(routeNexthopObject, nl.Uint32Attr(uint32(id))))
 }
 
 func gateway(t *testing.T, id int, link netlink.Link, via string) {
@@ -177,7 +177,7 @@ func TestTheKernelTellsWhereNextHopObjectsLead(t *testing.T) {
 			group := append(append(nl.Uint32Attr(7), 0, 0, 0, 0), append(nl.Uint32Attr(8), 0, 0, 0, 0)...)
 			nexthopObject(t, unix.AF_UNSPEC, 9, nl.NewRtAttr(unix.NHA_GROUP, group))
 			routeToObject(t, unix.RT_TABLE_MAIN, 9)
-			routeToObject(t, 100, 8)
+			routeToObject(t, 1000, 8) // more than the header's byte holds
 			// The thread is in the namespace, so this is the namespace's own setting.
 			if err := os.WriteFile("/proc/sys/net/ipv4/nexthop_compat_mode", []byte(mode), 0o644); err != nil {
 				t.Skipf("cannot choose how next-hop objects are shown: %v", err)
@@ -193,10 +193,10 @@ func TestTheKernelTellsWhereNextHopObjectsLead(t *testing.T) {
 					defaults = append(defaults, r)
 				}
 			}
-			slices.SortFunc(defaults, func(a, b Route) int { return a.Table - b.Table })
+			slices.SortFunc(defaults, func(a, b Route) int { return b.Table - a.Table })
 			all := netip.MustParsePrefix("0.0.0.0/0")
 			want := []Route{
-				{Destination: all, Links: []int{second.Attrs().Index}, Gateways: addresses("198.51.100.1"), Table: 100, Protocol: unix.RTPROT_STATIC},
+				{Destination: all, Links: []int{second.Attrs().Index}, Gateways: addresses("198.51.100.1"), Table: 1000, Protocol: unix.RTPROT_STATIC},
 				{Destination: all, Links: []int{first.Attrs().Index, second.Attrs().Index}, Gateways: addresses("192.0.2.1", "198.51.100.1"), Table: tableMain, Protocol: unix.RTPROT_STATIC},
 			}
 			slices.SortFunc(want[1].Links, func(a, b int) int { return a - b })

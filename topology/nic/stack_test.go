@@ -21,6 +21,7 @@ func TestStackedLinks(t *testing.T) {
 		link("lost", "vlan", "", "nowhere").
 		link("ovs-system", "openvswitch", "", "").link("br-ex", "openvswitch", "", "").port("p2v0", "ovs-system").
 		tunnel("flannel.1", "vxlan", "bond0.5", "", "").tunnel("gre1", "gre", "", "192.0.2.7", "").
+		tunnel("gre2", "gre", "", "", "10.9.0.1").route("10.9.0.0/16", 0, "bond0.5").route("10.9.0.0/16", 1, "gre2").
 		route("0.0.0.0/0", 0, "bond0.5").address("bond0.5", "192.0.2.7/24")
 	inventory, _ := New(Config{Sys: root, Dev: t.TempDir(), Kernel: n}).Read(t.Context(), tree)
 	type stacked struct {
@@ -37,6 +38,7 @@ func TestStackedLinks(t *testing.T) {
 		"p2.9": {"vlan", []string{"p2"}, true}, "br1": {"bridge", []string{"p2.9"}, false},
 		"ovs-system": {"openvswitch", []string{"p2v0"}, false}, "br-ex": {"openvswitch", []string{"p2v0"}, false},
 		"flannel.1": {"vxlan", []string{"bond0.5"}, false}, "gre1": {"gre", []string{"bond0.5"}, false},
+		"gre2": {"gre", []string{"bond0.5"}, false}, // its other end is not reached through itself
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

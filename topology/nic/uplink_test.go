@@ -79,6 +79,8 @@ func TestUplinks(t *testing.T) {
 		{"a table for other users than root", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, NotRoot: true}), Config{}, []string{"p0"}},
 		{"a table for traffic of the node's address", ports().address("p1", "192.0.2.7/24").route("0.0.0.0/0", 0, "p2").inTable(100).rule(Rule{Table: 100, From: fromNode}),
 			Config{NodeAddresses: addresses("192.0.2.7")}, []string{"p1", "p2", "p2v0", "p2v1"}},
+		{"a table for a subnet of the node's address and a NIC's", ports().address("p1", "192.0.2.7/24").address("p0", "192.0.2.9/24").route("0.0.0.0/0", 0, "p0").inTable(100).
+			rule(Rule{Table: 100, From: netip.MustParsePrefix("192.0.2.0/24")}), Config{NodeAddresses: addresses("192.0.2.7")}, []string{"p0", "p1"}},
 		{"a way out of its own for each NIC, as multi-rail nodes have it", ports().route("0.0.0.0/0", 0, "p0").address("p1", "10.1.0.7/24").route("0.0.0.0/0", 0, "p1").inTable(101).
 			rule(Rule{Table: 101, From: netip.MustParsePrefix("10.1.0.7/32")}), Config{}, []string{"p0"}},
 		{"the same for the NIC's subnet and for what comes in by it", ports().route("0.0.0.0/0", 0, "p0").address("p1", "10.1.0.7/24").route("0.0.0.0/0", 0, "p1").inTable(101).
@@ -90,7 +92,7 @@ func TestUplinks(t *testing.T) {
 			Config{}, []string{"p0"}},
 		{"a table for one destination, where the API server is", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, To: netip.MustParsePrefix("10.1.0.0/16")}),
 			Config{APIServerAddresses: addresses("10.1.2.3")}, []string{"p0", "p1"}},
-		{"a table for another destination", ports().route("0.0.0.0/0", 0, "p0").route("10.2.0.0/16", 0, "p1").inTable(100).rule(Rule{Table: 100, To: netip.MustParsePrefix("10.1.0.0/16")}),
+		{"a table for another destination", ports().route("0.0.0.0/0", 0, "p0").route("10.2.0.0/16", 0, "p1").inTable(100).rule(Rule{Table: 100, To: netip.MustParsePrefix("10.1.2.0/24")}),
 			Config{APIServerAddresses: addresses("10.1.2.3")}, []string{"p0"}},
 
 		{"flannel.1, bound to a second NIC", ports().route("0.0.0.0/0", 0, "p0").tunnel("flannel.1", "vxlan", "p1", "", ""), Config{}, []string{"p0", "p1"}},
