@@ -3,6 +3,8 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -18,9 +20,9 @@ import (
 // The libraries that the agent uses must take the rendered machine for a real
 // one, without a hook in either.
 
-// onMachine runs f where /sys and /dev are the machine's, in a mount namespace
-// that ends with f's thread.
-func onMachine(t *testing.T, r *Rendered, f func() error) {
+// onMachine runs f where the machine's folders are mounted over the real ones,
+// in a mount namespace that ends with f's thread.
+func onMachine(t *testing.T, mounts []mount, f func() error) {
 	t.Helper()
 	result := make(chan error)
 	go func() {
@@ -30,11 +32,10 @@ func onMachine(t *testing.T, r *Rendered, f func() error) {
 		if err == nil {
 			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 		}
-		if err == nil {
-			err = unix.Mount(r.Sys, "/sys", "", unix.MS_BIND|unix.MS_REC, "")
-		}
-		if err == nil {
-			err = unix.Mount(r.Dev, "/dev", "", unix.MS_BIND|unix.MS_REC, "")
+		for _, m := range mounts {
+			if err == nil {
+				err = unix.Mount(m.source, m.target, "", unix.MS_BIND|unix.MS_REC, "")
+			}
 		}
 		if err != nil {
 			err = fmt.Errorf("mount: %w", err)
@@ -52,13 +53,17 @@ func onMachine(t *testing.T, r *Rendered, f func() error) {
 	}
 }
 
+type mount struct{ source, target string }
+
+func sysAndDev(r *Rendered) []mount { return []mount{{r.Sys, "/sys"}, {r.Dev, "/dev"}} }
+
 func TestRDMAMapFindsTheRDMADevices(t *testing.T) {
 	p := load(t, "dgx-h100")
 	r := render(t, "dgx-h100", RenderOptions{})
 	if len(r.Notes) > 0 {
 		t.Skip(r.Notes)
 	}
-	onMachine(t, r, func() error {
+	onMachine(t, sysAndDev(r), func() error {
 		devices := rdmamap.GetRdmaDeviceList()
 		slices.Sort(devices)
 		if got, want := strings.Join(devices, " "), "mlx5_0 mlx5_1 mlx5_10 mlx5_11 mlx5_3 mlx5_4 mlx5_5 mlx5_6 mlx5_7 mlx5_9"; got != want {
@@ -87,7 +92,7 @@ func TestDeviceNodesOpenAsDocumented(t *testing.T) {
 	if len(r.Notes) > 0 {
 		t.Skip(r.Notes)
 	}
-	onMachine(t, r, func() error {
+	onMachine(t, sysAndDev(r), func() error {
 		for path, want := range map[string]error{"/dev/null": nil, "/dev/urandom": nil, "/dev/nvidia7": unix.ENXIO, "/dev/infiniband/uverbs11": unix.ENXIO} {
 			fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 			if err == nil {
@@ -144,4 +149,51 @@ func TestNVCDIMakesFullSpecs(t *testing.T) {
 			t.Errorf("the common edits lack %s: %v", want, paths)
 		}
 	}
+}
+
+// In a process of its own, since one can load a single NVML library.
+func TestNVCDIMakesSpecsOfMIGDevices(t *testing.T) {
+	const variable = "HOSTLER_TEST_PROCESS"
+	if os.Getenv(variable) != t.Name() {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), variable+"="+t.Name())
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if strings.Contains(string(out), "--- SKIP") {
+			t.Skipf("%s", out)
+		}
+		return
+	}
+	p := load(t, "hgx-a100-mig")
+	r := render(t, "hgx-a100-mig", RenderOptions{})
+	if len(r.Notes) > 0 {
+		t.Skip(r.Notes)
+	}
+	onMachine(t, []mount{{r.ProcDriver, "/proc/driver"}}, func() error {
+		library, err := nvcdi.New(
+			nvcdi.WithMode("nvml"),
+			nvcdi.WithDriverRoot(r.DriverRoot),
+			nvcdi.WithDevRoot(filepath.Dir(r.Dev)),
+			nvcdi.WithNvmlLib(nvml.New(nvml.WithLibraryPath(r.Library))),
+			nvcdi.WithNVIDIACDIHookPath("/usr/bin/nvidia-cdi-hook"),
+		)
+		if err != nil {
+			return err
+		}
+		// The 3g.20gb of GPU 2, GPU instance 2.
+		devices, err := library.GetDeviceSpecsByID(p.MIGUUID(0, p.GPUs[2].PCI, 2, 0))
+		if err != nil {
+			return err
+		}
+		var nodes []string
+		for _, n := range devices[0].ContainerEdits.DeviceNodes {
+			nodes = append(nodes, n.Path)
+		}
+		if want := []string{"/dev/nvidia2", "/dev/nvidia-caps/nvidia-cap291", "/dev/nvidia-caps/nvidia-cap292"}; !slices.Equal(nodes, want) {
+			t.Errorf("the MIG device has the nodes %v, want %v", nodes, want)
+		}
+		return nil
+	})
 }

@@ -113,6 +113,24 @@ func (p *Profile) MIGUUID(nodeIndex int, pci string, gpuInstance, computeInstanc
 // them gpu by gpu from 3 on; 1 and 2 are config and monitor.
 const migCapabilities, firstMIGCapability = 15 * 9, 3
 
+// migMinors is the driver's list of which /dev/nvidia-caps/nvidia-cap<N> lets a
+// process use which instance.
+func migMinors(p *Profile) string {
+	var b strings.Builder
+	b.WriteString("config 1\nmonitor 2\n")
+	for _, g := range p.GPUs {
+		number := firstMIGCapability + g.Minor*migCapabilities
+		for instance := range 15 {
+			fmt.Fprintf(&b, "gpu%d/gi%d/access %d\n", g.Minor, instance, number)
+			for compute := range 8 {
+				fmt.Fprintf(&b, "gpu%d/gi%d/ci%d/access %d\n", g.Minor, instance, compute, number+1+compute)
+			}
+			number += 9
+		}
+	}
+	return b.String()
+}
+
 func (v *validation) mig(p *Profile) {
 	for i, profile := range p.GPUModel.MIGProfiles {
 		owner := fmt.Sprintf("gpuModel.migProfiles[%d]", i)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // RenderOptions of a machine; the zero value is node 0 with a current driver.
@@ -25,6 +26,9 @@ type RenderOptions struct {
 type Rendered struct {
 	// Sys, Dev and DriverRoot take the place of /sys, /dev and the driver root.
 	Sys, Dev, DriverRoot string
+	// ProcDriver takes the place of /proc/driver on a machine with a GPU in MIG
+	// mode, "" on others: NVIDIA's CDI library looks there for instances' device nodes.
+	ProcDriver string
 	// Library is the NVML library inside the driver root, Control the folder
 	// that steers it (see test/nvmlsim); both "" without a driver.
 	Library, Control string
@@ -61,7 +65,16 @@ func Render(p *Profile, dir string, options RenderOptions) (*Rendered, error) {
 	if options.NoDriver {
 		return r, nil
 	}
-	return r, renderDriver(p, r, options)
+	if err := renderDriver(p, r, options); err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(p.GPUs, func(g GPU) bool { return g.MIG != nil }) {
+		return r, nil
+	}
+	r.ProcDriver = filepath.Join(dir, "proc/driver")
+	proc := newTree(r.ProcDriver)
+	proc.raw("nvidia-caps/mig-minors", []byte(migMinors(p)), 0o444)
+	return r, proc.err
 }
 
 // renderSys writes the sysfs tree.
