@@ -6,6 +6,7 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -37,10 +38,11 @@ func newWatchedQueue() *watchedQueue {
 
 const waiting, syncing = 1, 2
 
-func (q *watchedQueue) mark(pool string, set, clear int) {
+// mark says that a pool now is the one and no longer the other.
+func (q *watchedQueue) mark(pool string, now, before int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.busy[pool] = q.busy[pool]&^clear | set; q.busy[pool] == 0 {
+	if q.busy[pool] = q.busy[pool]&^before | now; q.busy[pool] == 0 {
 		delete(q.busy, pool)
 	}
 	q.idle.Broadcast()
@@ -70,7 +72,8 @@ func (q *watchedQueue) await(ctx context.Context) error {
 	defer stop()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.busy) > 0 && ctx.Err() == nil {
+	// What was added while it was being synced is in the queue again once that is done.
+	for (len(q.busy) > 0 || q.Len() > 0) && ctx.Err() == nil {
 		q.idle.Wait()
 	}
 	return context.Cause(ctx)
@@ -105,7 +108,9 @@ func startPublishing(t *testing.T, client kubernetes.Interface, in publish.Input
 		t.Fatal(err)
 	}
 	p.controller = controller
-	p.settle(t)
+	if err := p.settle(t); err != nil {
+		t.Errorf("publishing: %v", err)
+	}
 	return p
 }
 
@@ -120,16 +125,24 @@ func (p *publication) remove(t *testing.T) {
 	}
 }
 
-// publish hands over new slices and returns when they are written.
+// publish hands over new slices and returns when they are written. The test
+// fails when the server refused or stripped something.
 func (p *publication) publish(t *testing.T, in publish.Input) {
+	t.Helper()
+	if err := p.try(t, in); err != nil {
+		t.Errorf("publishing: %v", err)
+	}
+}
+
+// try returns what the library reports of one attempt.
+func (p *publication) try(t *testing.T, in publish.Input) error {
 	t.Helper()
 	resources := publish.Resources(in)
 	p.controller.Update(&resources)
-	p.settle(t)
+	return p.settle(t)
 }
 
-// settle fails the test when the server refused or stripped something.
-func (p *publication) settle(t *testing.T) {
+func (p *publication) settle(t *testing.T) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -138,10 +151,9 @@ func (p *publication) settle(t *testing.T) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, err := range p.errors {
-		t.Errorf("publishing: %v", err)
-	}
+	err := errors.Join(p.errors...)
 	p.errors = nil
+	return err
 }
 
 // stored are the slices in the API server by name.

@@ -138,6 +138,7 @@ func startProcess(t *testing.T, dir, name, program string, arguments ...string) 
 	defer log.Close()
 	cmd := exec.Command(program, arguments...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, dir
+	// So that nothing is left when the tests are killed or run out of time.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
