@@ -192,10 +192,13 @@ func (o DrawOptions) vfMarks(s *Snapshot, vfs []*NIC) string {
 		counts[o.vfState(s, vf)]++
 	}
 	var words []string
-	for _, state := range []string{"held", "faulty", "uplink"} {
+	for _, state := range []string{"held", "faulty"} {
 		if n := counts[state]; n > 0 {
 			words = append(words, fmt.Sprintf("%d %s", n, state))
 		}
+	}
+	if n := counts["uplink"]; n > 0 {
+		words = append(words, count(n, "uplink"))
 	}
 	return strings.Join(words, ", ")
 }

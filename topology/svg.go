@@ -43,10 +43,10 @@ type picture struct {
 	fabrics   []fabric
 	stacks    []*stack
 	mixed     bool // the GPUs are of several products
+	cut       bool // some GPU shows partitions
 	above     []*panel
 	below     []*panel // panels whose GPUs face up
 	gpuHeight float64
-	nicHeight float64
 	width     float64
 	height    float64
 	routes    []*route
@@ -70,7 +70,7 @@ func newPicture(s *Snapshot, options DrawOptions) *picture {
 	for i := range s.GPUs {
 		p.mixed = p.mixed || s.GPUs[i].ProductName != s.GPUs[0].ProductName
 	}
-	p.sizeCards()
+	p.sizeGPUs()
 	sockets := layout(s)
 	upper := (len(sockets) + 1) / 2
 	for i, socket := range sockets {

@@ -1,6 +1,6 @@
 // Cards of the picture: GPUs with the bar of their partitions, NICs with the
-// strip of their VFs, and the notes on them. All cards of a kind are as high
-// as the one that has most to say.
+// strip of their VFs, and the notes on them. GPUs are all as high as the one that
+// has most to say, so that they stand in line; a NIC is as high as it needs.
 
 package topology
 
@@ -11,10 +11,12 @@ import (
 )
 
 const (
-	cardPadding = 12
+	cardPadding = 11
 	cardInner   = cardWidth - 2*cardPadding
 	noteHeight  = 15
 	barHeight   = 17 // of partitions
+	nicHead     = 61 // of a NIC without VFs and notes
+	stripHeight = 27 // of VFs with what is said of them
 	maxNotes    = 6
 )
 
@@ -58,42 +60,38 @@ func (p *picture) slots(g *switchGroup) [][]slot {
 	return cells
 }
 
-// sizeCards makes room for the card that has most to say.
-func (p *picture) sizeCards() {
-	notes, head := 0, 48.0
+// sizeGPUs makes room for the GPU that has most to say.
+func (p *picture) sizeGPUs() {
+	notes := 0
+	p.gpuHeight = 48
 	for i := range p.snapshot.GPUs {
 		gpu := &p.snapshot.GPUs[i]
 		notes = max(notes, len(p.gpuNotes(gpu)))
-		if gpu.MIG != nil && gpu.MIG.MemorySlices > 0 {
-			p.used["mig"] = true
-		}
+		p.cut = p.cut || gpu.MIG != nil && gpu.MIG.MemorySlices > 0
 	}
 	if p.mixed {
-		head += 15
+		p.gpuHeight += 15
 	}
-	if p.used["mig"] {
-		head += barHeight + 9
+	if p.cut {
+		p.gpuHeight += barHeight + 9
 	}
-	p.gpuHeight = head + float64(notes*noteHeight)
 	if notes > 0 {
-		p.gpuHeight += 4
+		p.gpuHeight += float64(notes*noteHeight) + 4
 	}
-	notes, head = 0, 61
-	for i := range p.snapshot.NICs {
-		if nic := &p.snapshot.NICs[i]; p.short[nic.Name] != "" {
-			notes = max(notes, len(p.nicNotes(nic)))
-			if len(p.vfs[nic.Name]) > 0 {
-				p.used["vf"] = true
-			}
-		}
+}
+
+func (p *picture) slotHeight(at slot) float64 {
+	height := float64(nicHead)
+	if at.second {
+		return height
 	}
-	if p.used["vf"] {
-		head += 27
+	if len(p.vfs[at.nic.Name]) > 0 {
+		height += stripHeight
 	}
-	p.nicHeight = head + float64(notes*noteHeight)
-	if notes > 0 {
-		p.nicHeight += 2
+	if notes := len(p.nicNotes(at.nic)); notes > 0 {
+		height += float64(notes*noteHeight) + 2
 	}
+	return height
 }
 
 // drawCell draws the NICs and the GPU of one cell, and the line from which they hang.
@@ -109,12 +107,15 @@ func (p *picture) drawCell(panel *panel, s *shelf, g *switchGroup, i int, slots 
 	}
 	var draw []func()
 	for _, slot := range slots {
-		y := hang(p.nicHeight)
-		draw = append(draw, func() { p.drawNIC(slot, card, y) })
-		position += p.nicHeight + rowGap
+		height := p.slotHeight(slot)
+		y := hang(height)
+		draw = append(draw, func() { p.drawNIC(slot, card, y, height) })
+		position += height + rowGap
 	}
 	if i < len(g.gpus) {
-		position = s.start + p.shelfHeight(s) - p.gpuHeight
+		if p.linked() {
+			position = s.start + p.shelfHeight(s) - p.gpuHeight
+		}
 		y := hang(p.gpuHeight)
 		draw = append(draw, func() { p.drawGPU(g.gpus[i], card, y) })
 	}
@@ -237,7 +238,8 @@ func (p *picture) drawGPU(gpu *GPU, left, top float64) {
 		p.text(left+cardPadding, y+4, cardInner, "small", gpu.shortProduct())
 		y += 15
 	}
-	if p.used["mig"] {
+	if p.cut {
+		p.used["mig"] = true
 		p.drawPartitions(gpu, left+cardPadding, y-1)
 		y += barHeight + 9
 	}
@@ -281,13 +283,13 @@ func (p *picture) drawPartitions(gpu *GPU, left, top float64) {
 	}
 }
 
-func (p *picture) drawNIC(at slot, left, top float64) {
+func (p *picture) drawNIC(at slot, left, top, height float64) {
 	nic := at.nic
 	right := left + cardWidth - cardPadding
 	if at.second {
 		p.used["second"] = true
 		p.group(fmt.Sprintf("Data Direct interface of %s at %s", nic.Name, nic.DataDirect.PCI))
-		p.rect(left, top, cardWidth, p.nicHeight, 8, "nic second")
+		p.rect(left, top, cardWidth, height, 8, "nic second")
 		p.text(left+cardPadding, top+20, cardInner, "strong", nic.interfaceName())
 		p.text(left+cardPadding, top+36, cardInner, "small", "Data Direct of "+p.short[nic.Name])
 		p.text(left+cardPadding, top+52, cardInner, "mono", shortPCI(nic.DataDirect.PCI))
@@ -297,7 +299,7 @@ func (p *picture) drawNIC(at slot, left, top float64) {
 	p.used["nic"], p.used[nic.state()] = true, true
 	p.group(joined(", ", nic.Name, nic.Placement.PCI, nic.interfaceName(), nic.rdmaName(), nic.speed(), nic.linkLayer(), nic.state(),
 		nic.Uplink, p.vfSummary(p.snapshot, p.vfs[nic.Name]), p.marks(p.snapshot, nic.Name)))
-	p.rect(left, top, cardWidth, p.nicHeight, 8, p.cardClass("nic", nic.Name, nic.Uplink))
+	p.rect(left, top, cardWidth, height, 8, p.cardClass("nic", nic.Name, nic.Uplink))
 	p.circle(left+cardPadding+4, top+16, 4, nic.state())
 	p.text(left+cardPadding+14, top+20, cardInner-14, "strong", nic.interfaceName())
 	rail := p.railTitle(nic.Name)
@@ -309,11 +311,16 @@ func (p *picture) drawNIC(at slot, left, top float64) {
 	p.right(right, top+36, 52, "small", rail)
 	address := shortPCI(nic.Placement.PCI)
 	p.right(right, top+52, cardInner, "mono", address)
-	p.text(left+cardPadding, top+52, cardInner-faceOf("mono").width(address)-6, "mono", joined(" ", p.short[nic.Name], nic.rdmaName()))
+	room = cardInner - faceOf("mono").width(address) - 6
+	names := joined(" ", p.short[nic.Name], nic.rdmaName())
+	if nic.rdmaName() != "" && faceOf("mono").width(names) > room {
+		names = nic.rdmaName()
+	}
+	p.text(left+cardPadding, top+52, room, "mono", names)
 	y := top + 61
-	if p.used["vf"] {
-		p.drawVFs(p.vfs[nic.Name], left+cardPadding, y)
-		y += 27
+	if vfs := p.vfs[nic.Name]; len(vfs) > 0 {
+		p.drawVFs(vfs, left+cardPadding, y)
+		y += stripHeight
 	}
 	p.notes(p.nicNotes(nic), left, y+noteHeight-6)
 	p.endGroup()
@@ -321,9 +328,7 @@ func (p *picture) drawNIC(at slot, left, top float64) {
 
 // drawVFs draws a PF's VFs as one strip, in which those that are held, faulty or the node's own stand out.
 func (p *picture) drawVFs(vfs []*NIC, left, top float64) {
-	if len(vfs) == 0 {
-		return
-	}
+	p.used["vf"] = true
 	width := float64(cardInner) / float64(len(vfs))
 	p.rect(left, top, cardInner, 7, 1, "vf")
 	for i := 0; i < len(vfs); {

@@ -16,7 +16,7 @@ const svgStyle = `
 text{font-family:Inter,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;font-size:11px;fill:#1f2933}
 .title{font-size:22px;font-weight:700}.heading,.name{font-size:15px;font-weight:700}
 .strong{font-size:12px;font-weight:700}.small{fill:#46535f}.muted{fill:#5c6975}.tiny{font-size:10px;fill:#46535f}
-.mono{font-family:"JetBrains Mono","DejaVu Sans Mono",monospace;font-size:10.5px;fill:#5c6975}
+.mono{font-family:"JetBrains Mono","DejaVu Sans Mono",monospace;font-size:10px;fill:#5c6975}
 .note{font-weight:700;fill:#1e3a8a}.note.warn{fill:#855200}.note.bad{fill:#a31212}.note.quiet{font-weight:400;fill:#46535f}
 .bg{fill:#ffffff}.panel{fill:#f4f6f9;stroke:#d3dbe3}.node{fill:#ffffff;fill-opacity:.55;stroke:#c3cdd7;stroke-dasharray:2 3}
 .root{fill:#dfe5ec}.switch{fill:#d3dce6;stroke:#a9b6c4}

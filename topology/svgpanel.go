@@ -147,7 +147,10 @@ func (s *shelf) cells() int { return cellsOf(s.roots) }
 func (p *picture) tallestCell(g *switchGroup) float64 {
 	height := 0.0
 	for i, slots := range p.slots(g) {
-		cell := float64(len(slots)) * (p.nicHeight + rowGap)
+		cell := 0.0
+		for _, slot := range slots {
+			cell += p.slotHeight(slot) + rowGap
+		}
 		if i < len(g.gpus) {
 			cell += p.gpuHeight + rowGap
 		}
@@ -285,7 +288,11 @@ func (p *picture) drawBox(panel *panel, box *nodeBox) {
 		height := panel.height - headHeight - 12
 		y := panel.at(headHeight, height)
 		p.rect(left-12, y, box.width+24, height, 10, "node")
-		p.text(left, panel.at(headHeight, nodeHead)+17, box.width, "small", nodeTitle(box.node))
+		title := nodeTitle(box.node)
+		if faceOf("small").width(title) > box.width {
+			title = strings.Replace(title, "NUMA node", "NUMA", 1)
+		}
+		p.text(left, panel.at(headHeight, nodeHead)+17, box.width, "small", title)
 	}
 	for _, s := range box.shelves {
 		x := left

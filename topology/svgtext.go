@@ -30,7 +30,7 @@ func faceOf(class string) typeface {
 	case "tagname":
 		return typeface{size: 10, bold: true}
 	case "mono":
-		return typeface{size: 10.5, mono: true}
+		return typeface{size: 10, mono: true}
 	case "tiny":
 		return typeface{size: 10}
 	}
@@ -58,7 +58,7 @@ const (
 func (f typeface) em(r rune) float64 {
 	switch {
 	case f.mono && r < utf8.RuneSelf:
-		return 0.61
+		return 0.605
 	case r >= ' ' && r <= '~' && f.bold:
 		return float64(boldAdvances[r-' ']-advanceOffset) / 100
 	case r >= ' ' && r <= '~':
