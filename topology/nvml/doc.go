@@ -8,6 +8,8 @@
 //     exit code 127 (lazy binding; nothing can be recovered). So required symbols
 //     are looked up before the first call, optional ones before each use.
 //   - One getter that fails costs one attribute and leaves a topology.Problem.
+//   - What changes a GPU (CreatePartition, DestroyPartition) is read back, is
+//     undone if it stays half done, and may take longer without calling the GPU hung.
 //
 // A Session is one initialisation of the library. When the driver goes away (GPUs
 // returns an error), close the Session and Open again; opening an absent

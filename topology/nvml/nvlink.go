@@ -98,13 +98,14 @@ func matchPeers(gpus []topology.GPU) {
 		known[gpu.Placement.PCI] = true
 	}
 	for i := range gpus {
-		for j, link := range gpus[i].NVLinks {
-			if link.Peer == topology.NVLinkPeerUnknown && known[link.PeerPCI] {
-				// The session remembers this reading: it must not change under a snapshot.
-				gpus[i].NVLinks = slices.Clone(gpus[i].NVLinks)
-				gpus[i].NVLinks[j].Peer = topology.NVLinkPeerGPU
+		// The session remembers this reading, which must not change under it.
+		links := slices.Clone(gpus[i].NVLinks)
+		for j := range links {
+			if links[j].Peer == topology.NVLinkPeerUnknown && known[links[j].PeerPCI] {
+				links[j].Peer = topology.NVLinkPeerGPU
 			}
 		}
+		gpus[i].NVLinks = links
 	}
 }
 
