@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Root is where sysfs is mounted.
@@ -22,13 +24,38 @@ func (r Root) Path(elements ...string) string {
 	return filepath.Join(append([]string{string(r)}, elements...)...)
 }
 
-// Text is an attribute without its newline.
+// pageSize is the most that an attribute holds (fs/sysfs/file.c).
+const pageSize = 4096
+
+// Text is an attribute without its newline. A machine of two thousand functions
+// has tens of thousands of attributes, so each costs three system calls: os.ReadFile
+// makes seven of them, to ask for a size that sysfs invents and to enter the file with the poller.
 func (r Root) Text(elements ...string) (string, error) {
-	raw, err := os.ReadFile(r.Path(elements...))
-	if err != nil {
-		return "", err
+	path := r.Path(elements...)
+	failed := func(operation string, err error) error {
+		return &fs.PathError{Op: operation, Path: path, Err: err}
 	}
-	return strings.TrimSpace(string(raw)), nil
+	fd, err := retried(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return "", failed("open", err)
+	}
+	defer unix.Close(fd)
+	var page [pageSize]byte
+	n, err := retried(func() (int, error) { return unix.Read(fd, page[:]) })
+	if err != nil {
+		return "", failed("read", err)
+	}
+	return strings.TrimSpace(string(page[:n])), nil
+}
+
+// retried repeats a system call that a signal interrupted: Go's runtime preempts by signals.
+func retried(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // OptionalText is "" where the attribute does not exist or its driver has no
