@@ -73,15 +73,20 @@ func offer(in Input) *offering {
 	for i := range o.snapshot.NICs {
 		o.nicSet(&o.snapshot.NICs[i])
 	}
-	shelves := map[string]*shelf{}
-	for i := range o.snapshot.GPUs {
-		shelves[o.snapshot.GPUs[i].Name] = o.addGPU(i)
+	places := make([]place, len(o.snapshot.GPUs))
+	for i := range places {
+		places[i] = o.place(i)
+	}
+	// The scheduler looks at devices in their order: pairs are there to be found fast.
+	for i := range o.pairs {
+		at := slices.IndexFunc(o.snapshot.GPUs, func(g topology.GPU) bool { return g.Name == o.pairs[i].GPU })
+		o.addPair(&o.pairs[i], &places[at])
+	}
+	for i := range places {
+		o.addGPU(&o.snapshot.GPUs[i], &places[i])
 	}
 	for i := range o.snapshot.NICs {
 		o.addNIC(i)
-	}
-	for i := range o.pairs {
-		o.addPair(&o.pairs[i], shelves[o.pairs[i].GPU])
 	}
 	return o
 }
@@ -132,16 +137,26 @@ func (o *offering) inUse(name string) bool {
 	return o.in.InUse[name] || held && !o.joined[name]
 }
 
-// addGPU returns the shelf on which the GPU and all that is made of it belong.
-func (o *offering) addGPU(i int) *shelf {
+// place is where a GPU and all that is made of it belong.
+type place struct {
+	on      *shelf
+	slot    int
+	cutting *cutting
+}
+
+func (o *offering) place(i int) place {
 	gpu := &o.snapshot.GPUs[i]
 	cutting := o.cuttingOf(gpu)
 	o.gpuSet(gpu, cutting)
-	on, slot := o.whole, 2*i
-	if partitioned(gpu) {
-		on, slot = &shelf{}, 0
-		o.cut = append(o.cut, on)
+	if !partitioned(gpu) {
+		return place{on: o.whole, slot: 2 * i}
 	}
+	own := &shelf{}
+	o.cut = append(o.cut, own)
+	return place{on: own, cutting: cutting}
+}
+
+func (o *offering) addGPU(gpu *topology.GPU, at *place) {
 	device := resourceapi.Device{
 		Name:             gpu.Name,
 		Attributes:       gpuAttributes(gpu, &o.snapshot.Driver, o.wiring),
@@ -155,12 +170,11 @@ func (o *offering) addGPU(i int) *shelf {
 	case !alone && o.joined[gpu.Name]:
 		o.withhold(lacksCounters, "%s in a pair that is in use", gpuKind)
 	default:
-		o.add(on, slot, gpuKind, device)
+		o.add(at.on, at.slot, gpuKind, device)
 	}
-	if cutting != nil {
-		o.addPartitions(gpu, cutting, on)
+	if at.cutting != nil {
+		o.addPartitions(gpu, at.cutting, at.on)
 	}
-	return on
 }
 
 func (o *offering) addNIC(i int) {

@@ -71,13 +71,9 @@ func (o *offering) formerPairs(matched []topology.Pair) []topology.Pair {
 }
 
 // addPair puts the pair beside its GPU, with which it is tainted.
-func (o *offering) addPair(pair *topology.Pair, on *shelf) {
+func (o *offering) addPair(pair *topology.Pair, at *place) {
 	gpu, nic := o.snapshot.GPU(pair.GPU), o.snapshot.NIC(pair.NIC)
-	slot := 0
-	if on == o.whole {
-		slot = 1 + 2*slices.IndexFunc(o.snapshot.GPUs, func(g topology.GPU) bool { return g.Name == gpu.Name })
-	}
-	o.add(on, slot, pairKind, resourceapi.Device{
+	o.add(at.on, at.slot+1, pairKind, resourceapi.Device{
 		Name:             pair.Name,
 		Attributes:       pairAttributes(pair, gpu, nic, &o.snapshot.Driver, o.wiring),
 		Capacity:         pairCapacity(gpu, nic),

@@ -53,7 +53,7 @@ func drawMachine(t *rapid.T) *topology.Snapshot {
 			s.GPUs[i].Placement = place
 		}
 	}
-	for i := range rapid.IntRange(1, 6).Draw(t, "pfs") {
+	for i := range rapid.IntRange(1, 3).Draw(t, "pfs") {
 		s.NICs = append(s.NICs, withVFs(nic(fmt.Sprintf("0001:%02x:00.0", i)), rapid.IntRange(1, 128).Draw(t, "vfs"))...)
 	}
 	return s
