@@ -228,9 +228,10 @@ func (p *picture) drawBlock(b block, x, y, width float64) {
 	p.group(joined(", ", b.link.Kind+" "+b.link.Name, "over "+strings.Join(b.link.Lower, " "), state, b.link.Uplink))
 	p.rect(x, y, width, blockHeight, 6, class)
 	p.circle(x+14, y+13, 4, state)
-	kind := faceOf("small").width(b.link.Kind)
-	p.text(x+24, y+17, width-kind-40, "strong", b.link.Name)
-	p.right(x+width-10, y+17, kind, "small", b.link.Kind)
+	kind := faceOf("small").fit(b.link.Kind, (width-40)/2)
+	room := faceOf("small").width(kind)
+	p.text(x+24, y+17, width-room-40, "strong", b.link.Name)
+	p.right(x+width-10, y+17, room, "small", kind)
 	var addresses []string
 	for _, a := range b.link.Addresses {
 		addresses = append(addresses, a.String())
