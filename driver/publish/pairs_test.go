@@ -106,3 +106,18 @@ func TestNoMorePairsAtOnePFThanCanBeCounted(t *testing.T) {
 		t.Errorf("%d pairs are published, and %d sentences say what is not", len(pairs), len(told))
 	}
 }
+
+// Pairs, GPUs and PFs share a slice: a pair is never free for a moment while one of
+// its halves is known to be faulty, and the pool is not rewritten.
+func TestTaintOfAPairedNICWritesOneSlice(t *testing.T) {
+	in := Input{NodeName: node, Features: everything, Publish: withPairs, Snapshot: dgx()}
+	before := Resources(in)
+	in.Taints = []Taint{{Device: in.Snapshot.NICs[3].Name, Key: "hostler.dev/port", Effect: resourceapi.DeviceTaintEffectNoSchedule}}
+	after := Resources(in)
+	mustChange(t, before, after, 1, func(string) bool { return true })
+	for _, name := range []string{in.Snapshot.NICs[3].Name, "pair-0000-43-00-0-0000-45-00-0"} {
+		if d := find(after, name); len(d.Taints) != 1 {
+			t.Errorf("%s has the taints %v", name, d.Taints)
+		}
+	}
+}
