@@ -2,7 +2,6 @@ package nic
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -12,9 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
 // inNamespace gives the test a network namespace of its own, with the real kernel in it.
@@ -130,83 +127,6 @@ func address4(t *testing.T, link netlink.Link, text string) {
 	}
 }
 
-// create sends a message that the library has no function for.
-func create(t *testing.T, kind int, header []byte, attributes ...*nl.RtAttr) {
-	t.Helper()
-	request := nl.NewNetlinkRequest(kind, unix.NLM_F_CREATE|unix.NLM_F_ACK)
-	request.AddData(body(header))
-	for _, attribute := range attributes {
-		request.AddData(attribute)
-	}
-	if _, err := request.Execute(unix.NETLINK_ROUTE, 0); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// nexthopObject makes one with the attributes of linux/nexthop.h. A group has no family.
-func nexthopObject(t *testing.T, family, id int, attributes ...*nl.RtAttr) {
-	t.Helper()
-	attributes = append(attributes, nl.NewRtAttr(unix.NHA_ID, nl.Uint32Attr(uint32(id))))
-	create(t, unix.RTM_NEWNEXTHOP, []byte{byte(family), 0, 0, 0, 0, 0, 0, 0}, attributes...)
-}
-
-// routeToObject makes a default route over a next-hop object.
-func routeToObject(t *testing.T, table, id int) {
-	t.Helper()
-	header := make([]byte, unix.SizeofRtMsg)
-	header[0], header[5], header[7] = unix.AF_INET, unix.RTPROT_STATIC, unix.RTN_UNICAST
-	create(t, unix.RTM_NEWROUTE, header, nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(table))), nl.NewRtAttr(routeNexthopObject, nl.Uint32Attr(uint32(id))))
-}
-
-func gateway(t *testing.T, id int, link netlink.Link, via string) {
-	t.Helper()
-	nexthopObject(t, unix.AF_INET, id, nl.NewRtAttr(unix.NHA_OIF, nl.Uint32Attr(uint32(link.Attrs().Index))), nl.NewRtAttr(unix.NHA_GATEWAY, netip.MustParseAddr(via).AsSlice()))
-}
-
-// Next-hop objects, alone and in a group, shown with their links or by number only.
-func TestTheKernelTellsWhereNextHopObjectsLead(t *testing.T) {
-	for _, mode := range []string{"1", "0"} {
-		t.Run("net.ipv4.nexthop_compat_mode="+mode, func(t *testing.T) {
-			inNamespace(t)
-			first, second := veth(t, "first"), veth(t, "second")
-			address4(t, first, "192.0.2.7/24")
-			address4(t, second, "198.51.100.7/24")
-			gateway(t, 7, first, "192.0.2.1")
-			gateway(t, 8, second, "198.51.100.1")
-			// struct nexthop_grp: number, weight less one, padding.
-			group := append(append(nl.Uint32Attr(7), 0, 0, 0, 0), append(nl.Uint32Attr(8), 0, 0, 0, 0)...)
-			nexthopObject(t, unix.AF_UNSPEC, 9, nl.NewRtAttr(unix.NHA_GROUP, group))
-			routeToObject(t, unix.RT_TABLE_MAIN, 9)
-			routeToObject(t, 1000, 8) // more than the header's byte holds
-			// The thread is in the namespace, so this is the namespace's own setting.
-			if err := os.WriteFile("/proc/sys/net/ipv4/nexthop_compat_mode", []byte(mode), 0o644); err != nil {
-				t.Skipf("cannot choose how next-hop objects are shown: %v", err)
-			}
-			routes, err := Netlink{}.Routes()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var defaults []Route
-			for _, r := range routes {
-				if isDefault(r.Destination) {
-					slices.Sort(r.Links)
-					defaults = append(defaults, r)
-				}
-			}
-			slices.SortFunc(defaults, func(a, b Route) int { return b.Table - a.Table })
-			all := netip.MustParsePrefix("0.0.0.0/0")
-			want := []Route{
-				{Destination: all, Links: []int{second.Attrs().Index}, Gateways: addresses("198.51.100.1"), Table: 1000, Protocol: unix.RTPROT_STATIC},
-				{Destination: all, Links: []int{first.Attrs().Index, second.Attrs().Index}, Gateways: addresses("192.0.2.1", "198.51.100.1"), Table: tableMain, Protocol: unix.RTPROT_STATIC},
-			}
-			slices.SortFunc(want[1].Links, func(a, b int) int { return a - b })
-			if diff := cmp.Diff(want, defaults, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
 func TestTheKernelTellsRulesAndTunnels(t *testing.T) {
 	inNamespace(t)
 	port := veth(t, "port")
@@ -232,6 +152,12 @@ func TestTheKernelTellsRulesAndTunnels(t *testing.T) {
 		if !slices.Contains(rules, want) {
 			t.Errorf("the rule %+v is not among %+v", want, rules)
 		}
+	}
+	if firmware, err := (Netlink{}).Firmware("port"); firmware != "" || err != nil {
+		t.Errorf("a veth has the firmware %q, %v", firmware, err)
+	}
+	if firmware, err := (Netlink{}).Firmware("nowhere"); firmware != "" || err != nil {
+		t.Errorf("a netdev that has just left has the firmware %q, %v", firmware, err)
 	}
 	n, err := observe(Netlink{}, nil)
 	if err != nil {
@@ -264,38 +190,4 @@ func cidr(text string) *net.IPNet {
 		panic(err)
 	}
 	return n
-}
-
-// The last look before a NIC is given away, on a node with fifty links, in the real kernel.
-func BenchmarkUplinks(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root to make a network namespace")
-	}
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		b.Fatal(err)
-	}
-	own, err := netns.New()
-	if err != nil {
-		b.Skip(err)
-	}
-	defer func() { _ = errors.Join(netns.Set(before), own.Close(), before.Close()) }()
-	for i := range 25 {
-		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("v%d", i)}, PeerName: fmt.Sprintf("w%d", i)}
-		if err := netlink.LinkAdd(link); err != nil {
-			b.Fatal(err)
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			b.Fatal(err)
-		}
-	}
-	root, tree := hardware(b)
-	reader := New(Config{Sys: root, Dev: b.TempDir(), NodeAddresses: addresses("192.0.2.7"), APIServerAddresses: addresses("10.1.2.3")})
-	inventory, _ := reader.Read(b.Context(), tree)
-	for b.Loop() {
-		if _, err := reader.Uplinks(b.Context(), inventory.NICs[:2]); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -64,6 +64,9 @@ func (v *verdicts) mark(link int, reason string) {
 		return
 	}
 	v.reasons[link] = reason
+	if len(v.stack.below[link]) == 0 {
+		return // as with thousands of pods' veths
+	}
 	below := fmt.Sprintf("is stacked with %s and through it %s", v.n.byIndex[link].Name, reason)
 	queue := slices.Clone(v.stack.below[link])
 	for len(queue) > 0 {
