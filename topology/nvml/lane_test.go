@@ -13,13 +13,14 @@ import (
 // comes 3 s after it.
 func TestACallBehindOneThatMayTakeLong(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		takes time.Duration
-		waits time.Duration
-		want  error
+		name         string
+		takes, short time.Duration // of the long call and of the one behind it
+		waits        time.Duration
+		long, want   error
 	}{
-		{"waits for it", 5 * time.Second, 2 * time.Second, nil},
-		{"gives up when that takes longer than it may", time.Hour, 10 * time.Second, ErrHung},
+		{"waits for it", 5 * time.Second, 0, 2 * time.Second, nil, nil},
+		{"gives up when that takes longer than it may", time.Hour, 0, 10 * time.Second, ErrHung, ErrHung},
+		{"has no more time than ever once it is its turn", 5 * time.Second, time.Hour, 3 * time.Second, nil, ErrHung},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -31,11 +32,11 @@ func TestACallBehindOneThatMayTakeLong(t *testing.T) {
 				}()
 				time.Sleep(3 * time.Second)
 				begun := time.Now()
-				_, err := call(t.Context(), l, "short", func() (int, nvml.Return) { return 0, nvml.SUCCESS })
+				_, err := call(t.Context(), l, "short", func() (int, nvml.Return) { time.Sleep(test.short); return 0, nvml.SUCCESS })
 				if waited := time.Since(begun); !errors.Is(err, test.want) || waited != test.waits {
 					t.Errorf("the answer after %s is %v, want %v after %s", waited, err, test.want, test.waits)
 				}
-				if err := <-long; !errors.Is(err, test.want) {
+				if err := <-long; !errors.Is(err, test.long) {
 					t.Errorf("the long call says %v", err)
 				}
 				// Once a call is past its time, those behind it fail at once.
@@ -44,7 +45,7 @@ func TestACallBehindOneThatMayTakeLong(t *testing.T) {
 				if !errors.Is(err, test.want) || time.Since(begun) > 0 {
 					t.Errorf("a later call says %v after %s", err, time.Since(begun))
 				}
-				time.Sleep(test.takes)
+				time.Sleep(2 * time.Hour) // all calls return
 			})
 		})
 	}

@@ -165,6 +165,9 @@ func TestWatchTellsOfMIGAndOfTheDriver(t *testing.T) {
 	defer func() { cancel(); must(t, <-ended) }()
 	hint := func(what string, do func() error) {
 		t.Helper()
+		for len(hints) > 0 {
+			<-hints // of what was done before
+		}
 		deadline := time.After(20 * time.Second)
 		for again := time.NewTicker(500 * time.Millisecond); ; {
 			must(t, do()) // again and again: the watch may not have begun

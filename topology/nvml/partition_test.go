@@ -183,8 +183,8 @@ func TestADriverThatDiesInTheMiddle(t *testing.T) {
 
 // Drivers take a second to cut a GPU; that is no reason to call it hung.
 func TestReadingWaitsForACutThatTakesLong(t *testing.T) {
-	control, source := simulate(t, nvmlsim.Build, 300*time.Millisecond)
-	must(t, control.Slow("nvmlDeviceCreateGpuInstanceWithPlacement", 0, time.Second))
+	control, source := simulate(t, nvmlsim.Build, 700*time.Millisecond)
+	must(t, control.Slow("nvmlDeviceCreateGpuInstanceWithPlacement", 0, 2*time.Second))
 	created := make(chan error)
 	begun := time.Now()
 	go func() {
@@ -200,7 +200,7 @@ func TestReadingWaitsForACutThatTakesLong(t *testing.T) {
 			instances(t, source) // fails on any problem
 		}
 	}
-	if took := time.Since(begun); took < time.Second {
+	if took := time.Since(begun); took < 2*time.Second {
 		t.Errorf("the cut took %s, so nothing was seen", took)
 	}
 }
