@@ -1,7 +1,8 @@
 package host_test
 
-// Every profile's drawings and snapshot, kept as files: read them to see what a
-// machine looks like, and run with -update after a change that is meant to show.
+// Every profile is found as it was published, and its drawings and snapshot are kept
+// as files: read them to see what a machine looks like, and run with -update after a
+// change that is meant to show.
 
 import (
 	"bytes"
@@ -22,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-func TestDrawingsOfEveryMachine(t *testing.T) {
+func TestEveryMachine(t *testing.T) {
 	for _, profile := range machine.Names() {
 		t.Run(profile, func(t *testing.T) { golden(t, profile) })
 	}
@@ -34,6 +35,7 @@ func golden(t *testing.T, profile string) {
 	}
 	s := simulate(t, profile, machine.RenderOptions{})
 	snapshot := *s.observe(t)
+	asPublished(t, profile, &snapshot)
 	snapshot.BootID = "" // this machine's own
 	snapshot.Driver.Library = strings.TrimPrefix(snapshot.Driver.Library, s.Rendered.DriverRoot)
 	drawings := map[string]func(io.Writer) error{
@@ -41,6 +43,9 @@ func golden(t *testing.T, profile string) {
 		"tree.txt":   func(w io.Writer) error { return topology.WriteTree(w, &snapshot, topology.DrawOptions{}) },
 		"yaml":       func(w io.Writer) error { return topology.WriteYAML(w, &snapshot) },
 		"svg":        func(w io.Writer) error { return topology.WriteSVG(w, &snapshot, topology.DrawOptions{Title: profile}) },
+	}
+	if len(snapshot.NICs) > 1000 {
+		delete(drawings, "yaml") // nobody reads two thousand VFs that differ in their numbers
 	}
 	for suffix, draw := range drawings {
 		var got bytes.Buffer
