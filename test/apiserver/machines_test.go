@@ -105,14 +105,36 @@ func placement(i, kind int) topology.Placement {
 	return topology.Placement{
 		PCI:      fmt.Sprintf("%04x:%02x:00.0", root, 0x20+16*kind+i%2),
 		PCIeRoot: fmt.Sprintf("pci%04x:00", root), Path: []string{fmt.Sprintf("%04x:00:01.0", root), fmt.Sprintf("%04x:01:00.0", root)},
-		PCIeSwitch: fmt.Sprintf("%04x:01:00.0", root), NUMANode: i / 8, Socket: i / 8,
+		PCIeSwitch: fmt.Sprintf("%04x:01:00.0", root), NUMANode: nodesPerSocket * (i / 8), Socket: i / 8,
 	}
+}
+
+// nodesPerSocket are more NUMA nodes than the list of a device has room for.
+const nodesPerSocket = 20
+
+func numaNodes() []topology.NUMANode {
+	var nodes []topology.NUMANode
+	for id := range 2 * nodesPerSocket {
+		node := topology.NUMANode{ID: id, Socket: id / nodesPerSocket}
+		for other := range 2 * nodesPerSocket {
+			distance := 12
+			switch {
+			case other == id:
+				distance = 10
+			case other/nodesPerSocket != node.Socket:
+				distance = 32
+			}
+			node.Distances = append(node.Distances, distance)
+		}
+		nodes = append(nodes, node)
+	}
+	return nodes
 }
 
 func machine(gpus []topology.GPU, nics []topology.NIC) *topology.Snapshot {
 	return &topology.Snapshot{
 		BootID: "boot", Driver: topology.Driver{State: topology.DriverReady, Version: "570.124.06", CUDAVersion: "12.8"},
 		GPUs: gpus, NICs: nics,
-		NUMANodes: []topology.NUMANode{{ID: 0, Distances: []int{10, 21}}, {ID: 1, Distances: []int{21, 10}}},
+		NUMANodes: numaNodes(),
 	}
 }

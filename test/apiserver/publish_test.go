@@ -11,6 +11,7 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/dynamic-resource-allocation/deviceattribute"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/publish"
@@ -26,6 +27,8 @@ var largest = []struct {
 	name  string
 	input func() publish.Input
 	offer func(publish.Features) offer
+	// faulty: every device has more taints than any server takes.
+	faulty bool
 }{{
 	name:  "16 GPUs in MIG mode with every placement free",
 	input: func() publish.Input { return input(gpus(false), nil) },
@@ -73,7 +76,8 @@ var largest = []struct {
 		return offer{"gpu": 16, "nic": 16 * 129, "pair": 16}
 	},
 }, {
-	name: "every GPU and NIC with more faults than there may be taints",
+	name:   "every GPU and NIC with more faults than there may be taints",
+	faulty: true,
 	input: func() publish.Input {
 		in := input(gpus(false), nics(128))
 		for _, gpu := range in.Snapshot.GPUs {
@@ -114,6 +118,21 @@ func faults(device string) []publish.Taint {
 	return taints
 }
 
+// listOf is the length of the longest list of NUMA nodes, 0 where there are none.
+func listOf(f publish.Features) int {
+	if f.ListAttributes {
+		return 16
+	}
+	return 0
+}
+
+func taintsOf(f publish.Features) int {
+	if f.FewTaints {
+		return 4
+	}
+	return 16
+}
+
 // testLargest publishes each machine in turn.
 func testLargest(t *testing.T, agent kubernetes.Interface, features publish.Features) {
 	for _, m := range largest {
@@ -124,15 +143,24 @@ func testLargest(t *testing.T, agent kubernetes.Interface, features publish.Feat
 			defer p.remove(t)
 			got := offer{}
 			stored := p.stored(t)
+			mostTaints, longestList := 0, 0
 			for _, slice := range stored {
 				for _, device := range slice.Spec.Devices {
 					got[*device.Attributes[publish.DriverName+"/type"].StringValue]++
+					mostTaints = max(mostTaints, len(device.Taints))
+					longestList = max(longestList, len(device.Attributes[deviceattribute.StandardDeviceAttributeNUMANode].IntValues))
 				}
 			}
 			want := m.offer(features)
 			want["egress"] = 1
 			if diff := gocmp.Diff(want, got); diff != "" {
 				t.Errorf("devices in the API server (-want +got):\n%s", diff)
+			}
+			if want := listOf(features); len(got) > 1 && longestList != want {
+				t.Errorf("the longest list of NUMA nodes has %d, want %d", longestList, want)
+			}
+			if want := taintsOf(features); m.faulty && len(got) > 1 && mostTaints != want {
+				t.Errorf("a device has at most %d taints, want %d", mostTaints, want)
 			}
 			t.Logf("%d slices", len(stored))
 		})
