@@ -88,7 +88,8 @@ type Placement struct {
 	PCIeSwitch string `json:"pcieSwitch,omitempty"`
 	// NUMANode is -1 where the firmware reports no affinity.
 	NUMANode int `json:"numaNode"`
-	// Socket is the physical package of the NUMA node's CPUs, -1 if unknown.
+	// Socket is the physical package of the NUMA node's CPUs, of a node without CPUs
+	// that of the nearest ones; -1 if unknown or ambiguous.
 	Socket int `json:"socket"`
 	// IOMMUGroup is the number of the function's IOMMU group, "" without an IOMMU.
 	IOMMUGroup string `json:"iommuGroup,omitempty"`

@@ -132,6 +132,36 @@ func TestGPUsThatTheDriverDoesNotList(t *testing.T) {
 	}
 }
 
+func TestWhatIsKeptOfALostGPU(t *testing.T) {
+	mig := &topology.MIG{MemorySlices: 8, Instances: []topology.MIGInstance{{ProfileID: 19, GPUInstance: 7}}}
+	hangs := []topology.Problem{{Subject: "nvmlDeviceGetUUID", Message: "GPU is lost"}}
+	cases := []struct {
+		name string
+		now  func(gpu *topology.GPU)
+		want *topology.MIG
+	}{
+		{"a driver loaded anew cannot say what it is: it is what it was", func(gpu *topology.GPU) { gpu.UUID, gpu.MIG = "", nil }, mig},
+		{"half of what it was can be read: it is what it was", func(gpu *topology.GPU) { gpu.MIG = nil }, mig},
+		{"another card is in the slot: nothing is kept", func(gpu *topology.GPU) { gpu.UUID, gpu.MIG = "GPU-2", nil }, nil},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f := ready()
+			f.gpus[0].MIGEnabled, f.gpus[0].MIG = true, mig
+			o := observe(t, f)
+			before := o.Observe(t.Context()).GPUs[0]
+			f.set(func(f *fake) {
+				f.gpus[0].Lost, f.gpus[0].Problems = true, hangs
+				c.now(&f.gpus[0])
+			})
+			gpu := o.Observe(t.Context()).GPUs[0]
+			if !gpu.Lost || !cmp.Equal(gpu.MIG, c.want) || !cmp.Equal(gpu.Problems, hangs) || !cmp.Equal(gpu.Placement, before.Placement) {
+				t.Errorf("the GPU is %+v", gpu)
+			}
+		})
+	}
+}
+
 func TestAnUnchangedMachineIsNotPublishedAgain(t *testing.T) {
 	f := ready()
 	o := observe(t, f)
