@@ -1,7 +1,7 @@
 // When to look. Hints are gathered until they pause, but not for long: a link that
 // flaps a hundred times a second is still looked at every second. Reading a large
-// machine takes its time, so looks are kept apart by a multiple of what the last
-// one took. And a machine that is not well, or whose driver is not there yet, is
+// machine takes its time, so looks have a budget of time that a storm can use up.
+// And a machine that is not well, or whose driver is not there yet, is
 // looked at sooner, for the hint that it is well again may never come: in
 // containers with user namespaces of their own the kernel's device events are not heard.
 
@@ -20,9 +20,11 @@ const (
 	watchRetry = time.Second
 	// soon is when a machine that is not well is first looked at again.
 	soon = 2 * time.Second
-	// restFactor: after a look that took a second none follows for this many
-	// seconds, which bounds the share of a CPU that a storm of hints can cost to a fifth.
-	restFactor = 4
+	// share is the part of all time that looks may take under a storm of hints, one
+	// in share, and ahead what they may take beyond that while there was no storm:
+	// the few looks when an agent starts or a partition is made do not wait.
+	share = 5
+	ahead = time.Second
 )
 
 // Run observes until ctx is done. The first snapshot is there as soon as the
@@ -33,15 +35,17 @@ func (o *Observer) Run(ctx context.Context) error {
 	for _, watcher := range o.cfg.Watchers {
 		watchers.Go(func() { o.watch(ctx, watcher) })
 	}
-	pause := soon
+	var ration ration
 	var condition string
+	pause := soon
 	for {
 		begun := time.Now()
 		o.Observe(ctx)
-		rested := begun
-		if took := time.Since(begun); took < o.cfg.ReadTimeout { // more was waiting for a reader that hangs, not work
-			rested = time.Now().Add(restFactor * took)
+		took := time.Since(begun)
+		if took >= o.cfg.ReadTimeout {
+			took = 0 // it was waiting for a reader that hangs, not work
 		}
+		rested := ration.charge(took)
 		is, well := o.condition()
 		if is != condition {
 			condition, pause = is, soon
@@ -59,6 +63,20 @@ func (o *Observer) Run(ctx context.Context) error {
 			pause = soon
 		}
 	}
+}
+
+// ration is what looks have used up of their share of the time.
+type ration struct {
+	spent time.Duration
+	asOf  time.Time
+}
+
+// charge says when the next look may begin.
+func (r *ration) charge(took time.Duration) (rested time.Time) {
+	now := time.Now()
+	r.spent = max(0, r.spent-now.Sub(r.asOf)/share) + took
+	r.asOf = now
+	return now.Add(share * (r.spent - ahead))
 }
 
 // condition sums up what the machine lacks: a driver that answers, if it has GPUs,

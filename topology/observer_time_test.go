@@ -151,8 +151,22 @@ func TestAMachineThatTakesLongToReadIsReadLessOften(t *testing.T) {
 	f := ready()
 	f.takes = func() { time.Sleep(500 * time.Millisecond) }
 	inVirtualTime(t, f, func(r *running) {
-		// Half a second of reading, two of rest.
-		between(t, r.storm(10*time.Millisecond, time.Minute), 22, 24)
+		// A fifth of the time, half a second each, and a second ahead.
+		between(t, r.storm(10*time.Millisecond, time.Minute), 24, 26)
+	})
+}
+
+func TestAFewHintsDoNotWaitForOneAnother(t *testing.T) {
+	f := ready()
+	f.takes = func() { time.Sleep(200 * time.Millisecond) }
+	inVirtualTime(t, f, func(r *running) {
+		r.pass(250 * time.Millisecond) // the first look is over
+		for i := range 3 {
+			r.set(func(f *fake) { f.driver.Version = fmt.Sprint(i) })
+			r.hint()
+			r.pass(301 * time.Millisecond)
+			r.mustBe("the new driver", func(s *topology.Snapshot) bool { return s.Driver.Version == fmt.Sprint(i) })
+		}
 	})
 }
 
