@@ -28,7 +28,6 @@ func simulatedDriver(t *testing.T, m *simulated.Machine, change func(*Config)) (
 	t.Helper()
 	paths := pathsIn(t)
 	paths.Dev, paths.DriverRoot = m.Rendered.Dev, m.Rendered.DriverRoot
-	listCapabilities(t, paths.DriverRoot, len(m.Profile.GPUs))
 	d, _ = newDriver(t, fake.NewClientset(), paths, func(c *Config) {
 		c.Partitioner, c.Uplinks = gpu.NewPartitioner(m.GPUs), m.Hardware().Uplinks
 		change(c)
@@ -43,25 +42,6 @@ func simulatedDriver(t *testing.T, m *simulated.Machine, change func(*Config)) (
 	}
 	look()
 	return d, look
-}
-
-// listCapabilities writes the kernel's list as the driver numbers it, GPU by GPU.
-func listCapabilities(t *testing.T, root string, gpus int) {
-	t.Helper()
-	var list strings.Builder
-	list.WriteString("config 1\nmonitor 2\n")
-	for g := range gpus {
-		for gi := range 15 {
-			fmt.Fprintf(&list, "gpu%d/gi%d/access %d\n", g, gi, 3+135*g+9*gi)
-			for ci := range 8 {
-				fmt.Fprintf(&list, "gpu%d/gi%d/ci%d/access %d\n", g, gi, ci, 4+135*g+9*gi+ci)
-			}
-		}
-	}
-	path := filepath.Join(root, "proc/driver/nvidia-caps/mig-minors")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(list.String()), 0o600)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // onOffer are the devices of a type that the scheduler would give to anyone, with their pool.

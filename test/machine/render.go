@@ -71,7 +71,7 @@ func Render(p *Profile, dir string, options RenderOptions) (*Rendered, error) {
 	if !slices.ContainsFunc(p.GPUs, func(g GPU) bool { return g.MIG != nil }) {
 		return r, nil
 	}
-	r.ProcDriver = filepath.Join(dir, "proc/driver")
+	r.ProcDriver = filepath.Join(r.DriverRoot, "proc/driver")
 	proc := newTree(r.ProcDriver)
 	proc.raw("nvidia-caps/mig-minors", []byte(migMinors(p)), 0o444)
 	return r, proc.err
