@@ -35,15 +35,6 @@ type nodeBox struct {
 	width   float64
 }
 
-// shelf is a row of root complexes.
-type shelf struct {
-	roots   []*switchGroup
-	start   float64 // from the socket's edge
-	levels  int     // of switches
-	devices float64 // height of the tallest cell
-	gpus    bool
-}
-
 func (p *picture) newPanel(socket *socketGroup, flipped bool) *panel {
 	panel := &panel{socket: socket, flipped: flipped, width: panelPadding}
 	for _, node := range socket.nodes {
@@ -85,96 +76,6 @@ func (p *picture) newPanel(socket *socketGroup, flipped bool) *panel {
 // titled: the NUMA nodes need frames and names of their own.
 func (p *panel) titled() bool { return len(p.socket.nodes) > 1 && len(p.boxes) > 0 }
 
-// fillShelves puts root complexes with GPUs on the shelf next to the middle and
-// the others beside them or, if that gets too wide, on shelves before.
-func (p *picture) fillShelves(box *nodeBox) {
-	var gpus, others []*switchGroup
-	for _, root := range box.node.roots {
-		if root.hasGPUs() {
-			gpus = append(gpus, root)
-		} else {
-			others = append(others, root)
-		}
-	}
-	limit := widest
-	if p.linked() {
-		limit = 1 << 10 // every GPU must face the middle
-	}
-	if cellsOf(gpus)+cellsOf(others) <= widest && len(gpus) > 0 {
-		box.shelves = []*shelf{p.newShelf(append(gpus, others...))}
-		return
-	}
-	beside := max(4, min(widest, cellsOf(gpus)))
-	for _, roots := range balanced(others, beside) {
-		box.shelves = append(box.shelves, p.newShelf(roots))
-	}
-	for _, roots := range balanced(gpus, limit) {
-		box.shelves = append(box.shelves, p.newShelf(roots))
-	}
-}
-
-// balanced splits root complexes into shelves of about the same number of cells, at most limit each where possible.
-func balanced(roots []*switchGroup, limit int) [][]*switchGroup {
-	total := cellsOf(roots)
-	shelves := max(1, (total+limit-1)/limit)
-	each := (total + shelves - 1) / shelves
-	var split [][]*switchGroup
-	room := 0
-	for _, root := range roots {
-		if need := root.cells(); len(split) == 0 || room < need {
-			split = append(split, nil)
-			room = each
-		}
-		room -= root.cells()
-		split[len(split)-1] = append(split[len(split)-1], root)
-	}
-	return split
-}
-
-func (p *picture) newShelf(roots []*switchGroup) *shelf {
-	s := &shelf{roots: roots}
-	for _, root := range roots {
-		s.levels = max(s.levels, root.levels())
-		s.devices = max(s.devices, p.tallestCell(root))
-		s.gpus = s.gpus || root.hasGPUs()
-	}
-	return s
-}
-
-func (s *shelf) cells() int { return cellsOf(s.roots) }
-
-// tallestCell is the height of the cell that has most devices, each with the gap before it.
-func (p *picture) tallestCell(g *switchGroup) float64 {
-	height := 0.0
-	for i, slots := range p.slots(g) {
-		cell := 0.0
-		for _, slot := range slots {
-			cell += p.slotHeight(slot) + rowGap
-		}
-		if i < len(g.gpus) {
-			cell += p.gpuHeight + rowGap
-		}
-		height = max(height, cell)
-	}
-	for _, below := range g.switches {
-		height = max(height, p.tallestCell(below))
-	}
-	return height
-}
-
-// stackShelves places a node's shelves one after the other and returns where they end.
-func (p *picture) stackShelves(box *nodeBox, start float64) float64 {
-	for _, s := range box.shelves {
-		s.start = start
-		start += p.shelfHeight(s) + shelfGap
-	}
-	return start - shelfGap
-}
-
-func (p *picture) shelfHeight(s *shelf) float64 {
-	return float64(rootHeight+s.levels*(switchHeight+rowGap)) + s.devices
-}
-
 // alignGPUs moves the last shelves so that all GPUs of the panel end at the same line.
 func (p *panel) alignGPUs(pic *picture) {
 	end := p.end()
@@ -197,13 +98,13 @@ func (p *panel) end() float64 {
 func (p *panel) eachGPU(see func(gpu *GPU, x float64)) {
 	var walk func(g *switchGroup, left float64)
 	walk = func(g *switchGroup, left float64) {
+		direct, below := g.sides(left)
 		for i, gpu := range g.gpus {
-			see(gpu, left+float64(i*(cellWidth+columnGap))+indent+cardWidth/2)
+			see(gpu, direct+float64(i*(cellWidth+columnGap))+indent+cardWidth/2)
 		}
-		left += float64(g.directCells() * (cellWidth + columnGap))
-		for _, below := range g.switches {
-			walk(below, left)
-			left += cellsWidth(below.cells()) + columnGap
+		for _, group := range g.switches {
+			walk(group, below)
+			below += cellsWidth(group.cells()) + columnGap
 		}
 	}
 	for _, box := range p.boxes {
@@ -217,33 +118,8 @@ func (p *panel) eachGPU(see func(gpu *GPU, x float64)) {
 	}
 }
 
-func cellsOf(groups []*switchGroup) int {
-	cells := 0
-	for _, g := range groups {
-		cells += g.cells()
-	}
-	return cells
-}
-
 // cells that a group needs side by side.
 func (g *switchGroup) cells() int { return max(1, g.directCells()+cellsOf(g.switches)) }
-
-// directCells are one for each GPU, which needs its face to the middle; without
-// GPUs, enough for the NICs not to become a tower.
-func (g *switchGroup) directCells() int {
-	nics := len(g.nics) + len(g.dataDirect)
-	switch {
-	case len(g.gpus) > 0:
-		return len(g.gpus)
-	case nics == 0:
-		return 0
-	case nics <= 2:
-		return 1
-	}
-	return (nics + 2) / 3
-}
-
-func cellsWidth(cells int) float64 { return float64(cells*(cellWidth+columnGap) - columnGap) }
 
 // at turns a position from the socket's edge into the y coordinate of a box of that height.
 func (p *panel) at(position, height float64) float64 {
@@ -310,16 +186,16 @@ func (p *picture) drawGroup(panel *panel, s *shelf, g *switchGroup, left float64
 		start += float64(rootHeight + rowGap + (level-1)*(switchHeight+rowGap))
 		height, class, radius = switchHeight, "switch", 5
 	}
-	x := left
+	x, below := g.sides(left)
 	for i, slots := range p.slots(g) {
 		p.drawCell(panel, s, g, i, slots, x, start+height)
 		x += cellWidth + columnGap
 	}
-	for _, below := range g.switches {
-		middle := x + cellsWidth(below.cells())/2
+	for _, group := range g.switches {
+		middle := below + cellsWidth(group.cells())/2
 		p.line(middle, panel.at(start+height, 0), middle, panel.at(start+height+rowGap, 0), "wire")
-		p.drawGroup(panel, s, below, x, level+1)
-		x += cellsWidth(below.cells()) + columnGap
+		p.drawGroup(panel, s, group, below, level+1)
+		below += cellsWidth(group.cells()) + columnGap
 	}
 	width := cellsWidth(g.cells())
 	y := panel.at(start, height)
