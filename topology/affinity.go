@@ -88,8 +88,8 @@ type Pair struct {
 }
 
 // Pairs matches every GPU with the nearest NIC that is still free, no farther
-// than its own NUMA node: the nearest pairs first, in PCI order, each NIC once. The
-// node's uplinks are left out. A PF that has VFs gives those instead of itself.
+// than its own NUMA node: the nearest pairs first, those of one affinity group before
+// others as near, in PCI order, each NIC once. The node's uplinks are left out. A PF that has VFs gives those instead of itself.
 func Pairs(s *Snapshot) []Pair {
 	vfs := map[string][]string{}
 	for _, vf := range byVFID(s.NICs) {
@@ -170,37 +170,53 @@ type matched struct {
 }
 
 // match gives each GPU at most one PF, nearest classes first; of equally near
-// PFs the one that has been given least often. Where only holds a class for a
-// GPU, no other class will do; once only holds any, it must hold the GPU.
+// PFs one of its own affinity group, and then the one that has been given least often.
+// Where only holds a class for a GPU, no other class will do; once only holds any, it must
+// hold the GPU.
 func match(s *Snapshot, capacity func(*NIC) int, only map[string]DistanceClass) []matched {
-	var result []matched
-	given := map[string]int{}
+	m := matching{snapshot: s, groups: AffinityGroups(s), capacity: capacity, given: map[string]int{}}
 	done := map[string]bool{}
 	for _, class := range []DistanceClass{DistancePIX, DistancePXB, DistancePHB, DistanceNode} {
-		for i := range s.GPUs {
-			gpu := &s.GPUs[i]
-			if wanted, ok := only[gpu.Name]; done[gpu.Name] || len(only) > 0 && (!ok || wanted != class) {
-				continue
-			}
-			var best *NIC
-			for j := range s.NICs {
-				nic := &s.NICs[j]
-				if nic.Kind == VF || nic.Uplink != "" || given[nic.Name] >= capacity(nic) || s.gpuToNIC(gpu, nic) != class {
+		for _, inGroup := range []bool{true, false} {
+			for i := range s.GPUs {
+				gpu := &s.GPUs[i]
+				if wanted, ok := only[gpu.Name]; done[gpu.Name] || len(only) > 0 && (!ok || wanted != class) {
 					continue
 				}
-				if best == nil || given[nic.Name] < given[best.Name] {
-					best = nic
+				if nic := m.best(gpu, class, inGroup); nic != nil {
+					m.given[nic.Name]++
+					done[gpu.Name] = true
+					m.result = append(m.result, matched{gpu, nic, class})
 				}
-			}
-			if best != nil {
-				given[best.Name]++
-				done[gpu.Name] = true
-				result = append(result, matched{gpu, best, class})
 			}
 		}
 	}
-	slices.SortFunc(result, func(a, b matched) int { return cmp.Compare(a.gpu.Placement.PCI, b.gpu.Placement.PCI) })
-	return result
+	slices.SortFunc(m.result, func(a, b matched) int { return cmp.Compare(a.gpu.Placement.PCI, b.gpu.Placement.PCI) })
+	return m.result
+}
+
+type matching struct {
+	snapshot *Snapshot
+	groups   map[string]string
+	capacity func(*NIC) int
+	// given counts how often each PF was given.
+	given  map[string]int
+	result []matched
+}
+
+// best is the PF of that distance class that the GPU is to have, nil if there is none.
+func (m *matching) best(gpu *GPU, class DistanceClass, inGroup bool) *NIC {
+	var best *NIC
+	for i := range m.snapshot.NICs {
+		nic := &m.snapshot.NICs[i]
+		switch {
+		case nic.Kind == VF, nic.Uplink != "", m.given[nic.Name] >= m.capacity(nic):
+		case inGroup && m.groups[gpu.Name] != m.groups[nic.Name], m.snapshot.gpuToNIC(gpu, nic) != class:
+		case best == nil, m.given[nic.Name] < m.given[best.Name]:
+			best = nic
+		}
+	}
+	return best
 }
 
 func (s *Snapshot) gpuToNIC(gpu *GPU, nic *NIC) DistanceClass {

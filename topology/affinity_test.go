@@ -129,6 +129,12 @@ func TestPairs(t *testing.T) {
 				nicAt(s, below(s, pci+".2", "pci0000:00", 0), vf(pf, i))
 			}
 		}, []string{"pair-0000-01-00-0-0000-04-00-2 PHB", "pair-0000-02-00-0-0000-05-00-2 PHB"}},
+		{"of two as near the one of its affinity group", func(s *topology.Snapshot) {
+			gpuAt(s, below(s, "0000:07:00.0", "pci0000:00", 0, "0000:01:00.0", "0000:05:00.0"))
+			gpuAt(s, below(s, "0000:0f:00.0", "pci0000:00", 0, "0000:01:00.0", "0000:0a:00.0", "0000:0d:00.0"))
+			nicAt(s, below(s, "0000:0c:00.0", "pci0000:00", 0, "0000:01:00.0", "0000:0a:00.0", "0000:0b:00.0"))
+			nicAt(s, below(s, "0000:12:00.0", "pci0000:00", 0, "0000:01:00.0", "0000:11:00.0"))
+		}, []string{"pair-0000-07-00-0-0000-12-00-0 PXB", "pair-0000-0f-00-0-0000-0c-00-0 PXB"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := twoNodes()
