@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,6 +52,27 @@ func TestDrawingsOfTwoThousandVFs(t *testing.T) {
 	}
 	options.Faults["nic-0000-11-02-6"] = []string{"no carrier"}
 	allGolden(t, "sixteen-pfs", s, options)
+}
+
+func TestVFsHaveRowsWhereAskedFor(t *testing.T) {
+	s := sixteenPFs()
+	var matrix, tree bytes.Buffer
+	if err := topology.WriteMatrix(&matrix, s, topology.DrawOptions{VFs: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := topology.WriteTree(&tree, s, topology.DrawOptions{VFs: true}); err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile(`(?m)^NIC2v127 +NODE +NODE +PIX`)
+	if !row.MatchString(matrix.String()) {
+		t.Errorf("the last VF of NIC2 has no row that says that it is near its PF:\n%.2000s", matrix.String())
+	}
+	if n := strings.Count(matrix.String(), "\nNIC"); n != 1+16*129 {
+		t.Errorf("the matrix has %d lines of NICs, want one for each function and the legend's title", n)
+	}
+	if n := strings.Count(tree.String(), "VF "); n != 16*128 {
+		t.Errorf("the tree has %d VFs", n)
+	}
 }
 
 func TestDrawingsOfPartitionsSwitchLevelsAndStackedLinks(t *testing.T) {

@@ -25,7 +25,7 @@ Legend:
 `
 
 // WriteMatrix draws the distances of all GPUs and PFs. A VF is as far from
-// everything as its PF, and has a row only if the options ask for VFs.
+// everything as its PF, and has a row, but no column, only if the options ask for VFs.
 func WriteMatrix(w io.Writer, s *Snapshot, options DrawOptions) error {
 	options = options.withPairs(s)
 	out := &strings.Builder{}
@@ -37,16 +37,18 @@ func WriteMatrix(w io.Writer, s *Snapshot, options DrawOptions) error {
 			}
 		}
 	}
-	names := matrixOrder(s, short)
-	cells := s.distances(names)
+	names, columns := matrixOrder(s, short), byLabel(labels(s))
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(table, "\t")
-	for _, name := range names {
+	for _, name := range columns {
 		fmt.Fprintf(table, "%s\t", short[name])
 	}
 	fmt.Fprintln(table, "CPU Affinity\tNUMA Affinity")
-	for i, name := range names {
-		fmt.Fprintf(table, "%s\t%s\t", short[name], strings.Join(cells[i], "\t"))
+	for _, name := range names {
+		fmt.Fprintf(table, "%s\t", short[name])
+		for _, other := range columns {
+			fmt.Fprintf(table, "%s\t", Distance(s, name, other))
+		}
 		node := s.placement(name).NUMANode
 		fmt.Fprintf(table, "%s\t%s\n", orNone(plain(s.cpus(node))), numaName(node))
 	}
@@ -77,21 +79,6 @@ func matrixOrder(s *Snapshot, short map[string]string) []string {
 		}
 	}
 	return names
-}
-
-// distances are the cells of the matrix, row by row.
-func (s *Snapshot) distances(names []string) [][]string {
-	cells := make([][]string, len(names))
-	for i := range cells {
-		cells[i] = make([]string, len(names))
-	}
-	for i := range names {
-		for j := range i + 1 {
-			cell := Distance(s, names[i], names[j]).String()
-			cells[i][j], cells[j][i] = cell, cell
-		}
-	}
-	return cells
 }
 
 func writeGPULegend(out *strings.Builder, s *Snapshot, names []string, short map[string]string, options DrawOptions) {
