@@ -5,6 +5,7 @@
 package nvml
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,7 @@ type reading struct {
 	has    func(string) bool
 	gpu    topology.GPU
 	failed error // lost or hung: further getters would answer the same
+	first  error // what went wrong first, as it is worded in gpu.Problems
 }
 
 func (s *Session) read(ctx context.Context, d *device, seatErr error) topology.GPU {
@@ -115,6 +117,7 @@ func (r *reading) note(subject string, err error) {
 	if errors.Is(err, ErrLost) || errors.Is(err, ErrHung) || r.ctx.Err() != nil {
 		r.failed = err
 	}
+	r.first = cmp.Or(r.first, err)
 	problem := topology.Problem{Subject: subject, Message: err.Error()}
 	if !slices.Contains(r.gpu.Problems, problem) { // a getter that is asked for each link fails once
 		r.gpu.Problems = append(r.gpu.Problems, problem)
@@ -142,10 +145,7 @@ func (r *reading) changing() {
 	// A getter that touches the hardware: the identity above is cached by the
 	// driver and would be answered for a GPU that has left the bus.
 	get(r, "nvmlDeviceGetTemperature", func() (uint32, nvml.Return) { return r.handle.GetTemperature(nvml.TEMPERATURE_GPU) }, func(uint32) {})
-	get(r, "nvmlDeviceGetMigMode", func() (int, nvml.Return) {
-		current, _, ret := r.handle.GetMigMode()
-		return current, ret
-	}, func(v int) { r.gpu.MIGEnabled = v == nvml.DEVICE_MIG_ENABLE })
+	r.migMode()
 	r.mig()
 	r.links()
 	r.fabric()

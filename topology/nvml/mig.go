@@ -76,12 +76,16 @@ func (r *reading) instances(profiles []gpuInstanceProfile) []topology.MIGInstanc
 		found[at].ComputeInstances = append(found[at].ComputeInstances, topology.MIGComputeInstance{ComputeInstance: d.computeInstance, UUID: d.uuid})
 	}
 	for i := range found {
-		slices.SortFunc(found[i].ComputeInstances, func(a, b topology.MIGComputeInstance) int { return cmp.Compare(a.ComputeInstance, b.ComputeInstance) })
+		sortComputeInstances(found[i].ComputeInstances)
 	}
 	slices.SortFunc(found, func(a, b topology.MIGInstance) int {
 		return cmp.Or(cmp.Compare(a.Placement.Start, b.Placement.Start), cmp.Compare(a.GPUInstance, b.GPUInstance))
 	})
 	return found
+}
+
+func sortComputeInstances(list []topology.MIGComputeInstance) {
+	slices.SortFunc(list, func(a, b topology.MIGComputeInstance) int { return cmp.Compare(a.ComputeInstance, b.ComputeInstance) })
 }
 
 // instancesOf lists the instances of a profile. If the driver does not say, those

@@ -179,8 +179,8 @@ func (p *partitioning) uuid(gpuInstance, computeInstance int) (string, error) {
 			return d.uuid, nil
 		}
 	}
-	for _, problem := range r.gpu.Problems {
-		return "", fmt.Errorf("find the UUID of the new MIG device: %s", problem.Message)
+	if r.first != nil {
+		return "", fmt.Errorf("find the UUID of the new MIG device: %w", r.first)
 	}
 	return "", fmt.Errorf("the driver made GPU instance %d with compute instance %d, but lists no MIG device for it", gpuInstance, computeInstance)
 }

@@ -150,6 +150,20 @@ func (s *Source) WatchEvents(ctx context.Context, deliver func(Event)) error {
 	return err
 }
 
+// Partition looks for a MIG device, see Session.Partition, opening the driver if
+// necessary: the kubelet may ask for a claim to be undone before the first poll.
+func (s *Source) Partition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (*topology.MIGInstance, error) {
+	session, err := s.ensure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := session.Partition(ctx, pci, profileID, place)
+	if errors.Is(err, ErrDriverGone) {
+		s.drop(ctx, session, err)
+	}
+	return found, err
+}
+
 // CreatePartition makes a MIG device, see Session.CreatePartition, and has the
 // machine observed anew. Without a driver the error says why.
 func (s *Source) CreatePartition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (topology.MIGInstance, error) {
