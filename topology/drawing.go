@@ -104,7 +104,7 @@ func (o DrawOptions) marks(s *Snapshot, name string) string {
 }
 
 // longest text that a drawing takes from elsewhere, in characters.
-const longest = 200
+const longest = 1000
 
 // plain makes one harmless line of any text: no control characters (terminal escapes,
 // tabs, line ends), no invisible ones that turn the writing direction, valid UTF-8.

@@ -81,8 +81,9 @@ func (p *picture) rect(x, y, width, height, radius float64, class string) {
 	fmt.Fprintf(&p.body, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="%.1f"/>`+"\n", class, x, y, width, height, radius)
 }
 
-func (p *picture) circle(x, y, radius float64, class string) {
-	fmt.Fprintf(&p.body, `<circle class="%s" cx="%.1f" cy="%.1f" r="%.1f"/>`+"\n", class, x, y, radius)
+// dot shows a link's state.
+func (p *picture) dot(x, y float64, state string) {
+	fmt.Fprintf(&p.body, `<circle class="%s" cx="%.1f" cy="%.1f" r="4"/>`+"\n", state, x, y)
 }
 
 func (p *picture) line(x1, y1, x2, y2 float64, class string) {

@@ -45,7 +45,7 @@ func (p *picture) drawLegend() {
 		case e.box != "":
 			p.rect(x, p.height-10, 18, 12, 3, e.box)
 		case e.dot != "":
-			p.circle(x+9, p.height-4, 4, e.dot)
+			p.dot(x+9, p.height-4, e.dot)
 		default:
 			p.stroke("bundle", 4, fmt.Sprintf("M%.1f %.1fh18", x, p.height-4))
 		}

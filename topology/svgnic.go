@@ -84,7 +84,7 @@ func (p *picture) drawNIC(at slot, left, top, height float64) {
 	p.group(joined(", ", nic.Name, nic.Placement.PCI, nic.interfaceName(), nic.rdmaName(), nic.speed(), nic.linkLayer(), nic.state(),
 		nic.Uplink, p.vfSummary(p.snapshot, p.vfs[nic.Name]), p.marks(p.snapshot, nic.Name)))
 	p.rect(left, top, cardWidth, height, 8, p.cardClass("nic", nic.Name, nic.Uplink))
-	p.circle(left+cardPadding+4, top+16, 4, nic.state())
+	p.dot(left+cardPadding+4, top+16, nic.state())
 	p.text(left+cardPadding+14, top+20, cardInner-14, "strong", nic.interfaceName())
 	rail := p.railTitle(nic.Name)
 	room, layer := cardInner-faceOf("small").width(rail)-4, nic.linkLayer()

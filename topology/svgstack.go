@@ -75,7 +75,7 @@ func (p *picture) drawStack(st *stack, left, bottom, width float64) {
 		p.rect(x, y, each-blockGap, baseHeight, 6, class)
 		shift := 10.0
 		if state != "" {
-			p.circle(x+14, y+baseHeight/2, 4, state)
+			p.dot(x+14, y+baseHeight/2, state)
 			shift = 24
 		}
 		p.text(x+shift, y+16, each-blockGap-shift-6, "small", title)
@@ -110,7 +110,7 @@ func (p *picture) drawBlock(b block, x, y, width float64) {
 	p.used[state] = true
 	p.group(joined(", ", b.link.Kind+" "+b.link.Name, "over "+strings.Join(b.link.Lower, " "), state, b.link.Uplink))
 	p.rect(x, y, width, blockHeight, 6, class)
-	p.circle(x+14, y+13, 4, state)
+	p.dot(x+14, y+13, state)
 	kind := faceOf("small").fit(b.link.Kind, (width-40)/2)
 	room := faceOf("small").width(kind)
 	p.text(x+24, y+17, width-room-40, "strong", b.link.Name)

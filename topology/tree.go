@@ -104,11 +104,9 @@ func (t *tree) addGPU(above *branch, gpu *GPU) {
 	}
 	for i := range gpu.MIG.Instances {
 		instance := &gpu.MIG.Instances[i]
-		name, uuid := gpu.instanceName(instance), ""
+		name, uuid := gpu.instanceName(instance), count(len(instance.ComputeInstances), "compute instance")
 		if len(instance.ComputeInstances) == 1 {
 			uuid = instance.ComputeInstances[0].UUID
-		} else {
-			uuid = count(len(instance.ComputeInstances), "compute instance")
 		}
 		line.add("MIG %s  %s  %s", gpu.MIG.profileName(instance.ProfileID), orDash(name),
 			joined(", ", slicesTitle(instance.Placement), uuid, t.marks(t.snapshot, name)))
