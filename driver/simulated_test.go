@@ -16,7 +16,6 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/driver/publish"
 	profiles "github.com/hostler-dev/hostler/test/machine"
 	"github.com/hostler-dev/hostler/test/simulated"
@@ -29,7 +28,7 @@ func simulatedDriver(t *testing.T, m *simulated.Machine, change func(*Config)) (
 	paths := pathsIn(t)
 	paths.Dev, paths.DriverRoot = m.Rendered.Dev, m.Rendered.DriverRoot
 	d, _ = newDriver(t, fake.NewClientset(), paths, func(c *Config) {
-		c.Partitioner, c.Uplinks = gpu.NewPartitioner(m.GPUs), m.Hardware().Uplinks
+		c.Partitioner, c.Uplinks = m.GPUs, m.Hardware().Uplinks
 		change(c)
 	})
 	look = func() {

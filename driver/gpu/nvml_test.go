@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	libnvml "github.com/NVIDIA/go-nvml/pkg/nvml"
+
 	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/test/nvmlsim"
 	"github.com/hostler-dev/hostler/topology"
@@ -60,6 +62,8 @@ func simulated(t *testing.T) (nvmlsim.Control, *nvml.Source) {
 	return control, source
 }
 
+var _ gpu.Partitioner = (*nvml.Source)(nil)
+
 func TestPartitionsOfADriver(t *testing.T) {
 	control, source := simulated(t)
 	cut := func() string {
@@ -72,7 +76,7 @@ func TestPartitionsOfADriver(t *testing.T) {
 	make1g := func(start int) *gpu.PartitionStep {
 		return gpu.NewPartitionStep(gpu.PartitionConfig{
 			Name: "a-1g", GPU: "gpu-0000-17-00-0", PCI: pci, Profile: "1g.5gb", ProfileID: 19, Placement: topology.MIGPlacement{Start: start, Size: 1},
-			Partitioner: gpu.NewPartitioner(source), Gone: func(string) string { return "" }, Changed: func() {},
+			Partitioner: source, Gone: func(string) string { return "" }, Changed: func() {},
 		})
 	}
 	for range 2 { // the second time as an agent that was killed after the first
@@ -104,6 +108,10 @@ func TestPartitionsOfADriver(t *testing.T) {
 	}
 	// A kill between the two halves leaves a GPU instance that nothing can run on.
 	if err := control.Set(0, "mig_instances", theirs+"7 19 0:1\n"); err != nil {
+		t.Fatal(err)
+	}
+	// What else is wrong with the GPU, and would be a problem in the snapshot, is no hindrance.
+	if err := control.Fail("nvmlDeviceGetTemperature", 0, libnvml.ERROR_UNKNOWN); err != nil {
 		t.Fatal(err)
 	}
 	s := make1g(0)
