@@ -70,6 +70,9 @@ type Config struct {
 	// false while that is not known: nothing is published until then. Call
 	// Republish when the answer has changed. Nil: those that Kubernetes 1.37 has by default.
 	Features func() (publish.Features, bool)
+	// PublishFailed, if set, is called when slices could not be written, or not with
+	// all that is in them: the API server may have lost a feature. It must not block.
+	PublishFailed func()
 	// Publish says in which form devices are offered, with defaults set.
 	Publish v1alpha1.PublishConfig
 	// Partitioner cuts GPUs. Nil: claims for partitions are refused.
@@ -123,6 +126,9 @@ func (cfg *Config) check() error {
 	}
 	if cfg.Rescan == nil {
 		cfg.Rescan = func() {}
+	}
+	if cfg.PublishFailed == nil {
+		cfg.PublishFailed = func() {}
 	}
 	if faults := content.IsDNS1123Subdomain(cfg.NodeName); len(faults) > 0 {
 		return fmt.Errorf("node name %q cannot be part of a resource pool's name: %s", cfg.NodeName, faults[0])

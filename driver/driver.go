@@ -37,6 +37,7 @@ type Driver struct {
 	reconcileNow chan struct{}
 
 	machine machine
+	offers  offers
 	// helper is set while Run runs.
 	helper atomic.Pointer[kubeletplugin.Helper]
 }
@@ -244,12 +245,16 @@ func (d *Driver) holdsNIC(uid types.UID) bool {
 	return entry != nil && slices.ContainsFunc(entry.Devices, func(device claim.Device) bool { return device.NIC != nil })
 }
 
-// HandleError implements kubeletplugin.DRAPlugin.
+// HandleError implements kubeletplugin.DRAPlugin. The library calls those errors
+// recoverable that it has in publishing slices, dropped fields among them, and
+// tries again itself.
 func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
 	klog.FromContext(ctx).Error(err, "The kubelet plugin reports a problem", "problem", msg)
 	if !errors.Is(err, kubeletplugin.ErrRecoverable) {
 		d.fail(fmt.Errorf("%s: %w", msg, err))
+		return
 	}
+	d.cfg.PublishFailed()
 }
 
 func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {

@@ -15,7 +15,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/driver/claim"
-	"github.com/hostler-dev/hostler/driver/publish"
 )
 
 // publisher is the part of kubeletplugin.Helper that publishing needs.
@@ -33,27 +32,25 @@ func (d *Driver) publish(ctx context.Context, to publisher) {
 	var last *resourceslice.DriverResources
 	var told []string
 	for {
-		// Taken before reading, so that nothing that changes later is missed.
-		machine, ledger := d.machine.watch(), d.cfg.Journal.Changed()
-		if in, ready := d.publishInput(time.Now()); ready {
-			resources := publish.Resources(in)
-			if last == nil || !apiequality.Semantic.DeepEqual(*last, resources) {
+		o := d.offer(time.Now())
+		if o.ready {
+			if last == nil || !apiequality.Semantic.DeepEqual(*last, o.resources) {
 				begin := time.Now()
-				err := to.PublishResources(ctx, resources)
+				err := to.PublishResources(ctx, o.resources)
 				d.cfg.Recorder.ObservePublish(time.Since(begin), err)
 				if err != nil {
 					klog.FromContext(ctx).Error(err, "Devices cannot be published")
 				} else {
-					last = &resources
+					last = &o.resources
 				}
 			}
-			told = d.tellShortfalls(ctx, told, publish.Shortfalls(in))
+			told = d.tellShortfalls(ctx, told, o.shortfalls)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-machine:
-		case <-ledger:
+		case <-o.machine:
+		case <-o.ledger:
 		case <-time.After(homecoming):
 		}
 	}
@@ -80,19 +77,6 @@ func (d *Driver) tellShortfalls(ctx context.Context, told, now []string) []strin
 
 // Republish has what is published looked at again, at once.
 func (d *Driver) Republish() { d.machine.update(func(*machine) {}) }
-
-// publishInput reports false while it is not known what there is or what the API server takes.
-func (d *Driver) publishInput(now time.Time) (publish.Input, bool) {
-	features, known := d.cfg.Features()
-	held := d.machine.held(d.ledger.Held(), now)
-	made := d.machine.made(d.ledger.Made(d.cfg.BootID), now)
-	d.machine.mu.Lock()
-	defer d.machine.mu.Unlock()
-	return publish.Input{
-		NodeName: d.cfg.NodeName, Features: features, Publish: d.cfg.Publish,
-		Snapshot: d.machine.snapshot, Taints: d.machine.taints, Held: held, Made: made, InUse: d.ledger.InUse(),
-	}, known && d.machine.snapshot != nil
-}
 
 // reconcile begins with the first snapshot too, since claims are prepared
 // again from it.

@@ -154,7 +154,7 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, BootID: boot, Journal: journal,
 		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
 		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
-		Features: a.features.Features, Publish: cfg.Publish, Partitioner: a.gpus, Uplinks: a.hardware.Uplinks, Events: events,
+		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, Uplinks: a.hardware.Uplinks, Events: events,
 	}); err != nil {
 		return nil, err
 	}
