@@ -45,7 +45,7 @@ func New(profile, folder string, options machine.RenderOptions) (*Machine, error
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{Profile: p, Rendered: rendered, Control: nvmlsim.Control{Dir: rendered.Control}, Kernel: KernelOf(p)}
+	m := &Machine{Profile: p, Rendered: rendered, Control: nvmlsim.Control{Dir: rendered.Control}, Kernel: KernelOf(p, options.NodeIndex)}
 	if !options.NoDriver {
 		m.GPUs = nvml.NewSource(nvml.Config{DriverRoot: rendered.DriverRoot, CallTimeout: callTimeout})
 	}
@@ -99,10 +99,11 @@ type Kernel struct {
 	AllAddresses []nic.Address
 }
 
-// KernelOf is what netlink says on the machine of a profile.
-func KernelOf(p *machine.Profile) *Kernel {
+// KernelOf is what netlink says on the machine of a profile that was rendered
+// with that node index.
+func KernelOf(p *machine.Profile, nodeIndex int) *Kernel {
 	k := &Kernel{}
-	for _, l := range p.Links(0) {
+	for _, l := range p.Links(nodeIndex) {
 		k.AllLinks = append(k.AllLinks, nic.LinkState{
 			Index: l.Index, Name: l.Name, Kind: l.Kind, Type: l.Type, MAC: l.MAC.String(), MTU: l.MTU, Up: l.Up, Master: l.Master, Lower: l.Lower,
 		})

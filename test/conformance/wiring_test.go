@@ -1,0 +1,183 @@
+package conformance
+
+// What is discovered, and what is published of it, against what is known of the
+// machine. The two are asked apart: the graph can be right and the attribute that a
+// claim matches wrong.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/dynamic-resource-allocation/resourceslice"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/hostler-dev/hostler/api/v1alpha1"
+	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/topology"
+)
+
+func discovered(t *testing.T, n *node) {
+	if gpus, nics := len(n.snapshot.GPUs), len(n.snapshot.NICs); gpus != n.want.GPUs || nics != n.want.NICs {
+		t.Errorf("%d GPUs and %d NICs were found, the machine has %d and %d", gpus, nics, n.want.GPUs, n.want.NICs)
+	}
+	for _, a := range n.want.Columns {
+		for _, b := range n.want.Columns {
+			if got := topology.Distance(n.snapshot, a, b).String(); got != n.want.Cell(a, b) {
+				t.Errorf("from %s to %s it is %s, and %s by the published matrix", a, b, got, n.want.Cell(a, b))
+			}
+		}
+	}
+	for _, gpu := range n.snapshot.GPUs {
+		for _, problem := range gpu.Problems {
+			t.Errorf("%s has a problem with %s: %s", gpu.Name, problem.Subject, problem.Message)
+		}
+	}
+	for _, nic := range n.snapshot.NICs {
+		isUplink := slices.Contains(n.want.Uplinks, nic.Name)
+		if isUplink != (nic.Uplink != "") {
+			t.Errorf("%s is an uplink: %t; the reason found is %q", nic.Name, isUplink, nic.Uplink)
+		}
+		for _, problem := range nic.Problems {
+			t.Errorf("%s has a problem with %s: %s", nic.Name, problem.Subject, problem.Message)
+		}
+	}
+	n.uplinkReasons(t)
+}
+
+// uplinkReasons wants the reason of the NIC that carries the default route itself to
+// name that link, and that of a VF to name its PF.
+func (n *node) uplinkReasons(t *testing.T) {
+	t.Helper()
+	for _, nic := range n.snapshot.NICs {
+		switch {
+		case nic.Uplink == "":
+		case nic.Link != nil && nic.Link.Name == n.Profile.UplinkName() && !strings.Contains(nic.Uplink, "default route 0.0.0.0/0 via "+nic.Link.Name):
+			t.Errorf("%s carries the node's default route, and the reason given is %q", nic.Name, nic.Uplink)
+		case nic.Kind == topology.VF && !strings.Contains(nic.Uplink, nic.Parent):
+			t.Errorf("%s is a VF of %s, and the reason given is %q", nic.Name, nic.Parent, nic.Uplink)
+		}
+	}
+}
+
+func published(t *testing.T, n *node) {
+	devices := devicesByName(n.resources(v1alpha1.PublishConfig{}))
+	count := map[string]int{}
+	tainted := []string{}
+	numa, rails := map[string]int{}, map[string]string{}
+	for name, d := range devices {
+		count[value(d, own+"type")]++
+		if slices.ContainsFunc(d.Taints, func(t resourceapi.DeviceTaint) bool { return t.Key == publish.UplinkTaint }) {
+			tainted = append(tainted, name)
+		}
+		if a := d.Attributes[numaNode]; value(d, own+"type") == "gpu" && a.IntValue != nil {
+			numa[name] = int(*a.IntValue)
+		}
+		if rail := value(d, own+"rail"); rail != "" {
+			rails[name] = rail
+		}
+	}
+	if count["gpu"] != n.want.GPUs || count["nic"] != n.want.NICs {
+		t.Errorf("%d GPUs and %d NICs are published, the machine has %d and %d", count["gpu"], count["nic"], n.want.GPUs, n.want.NICs)
+	}
+	same(t, "NICs with the taint "+publish.UplinkTaint, n.want.Uplinks, tainted)
+	same(t, "NUMA nodes of GPUs", n.want.NUMA, numa)
+	same(t, "GPUs by nvlinkIsland", n.want.Islands, members(devices, own+"nvlinkIsland", "gpu"))
+	same(t, "GPUs and NICs by affinityGroup", n.groups(), n.mixed(members(devices, own+"affinityGroup", "gpu", "nic")))
+	for nic, gpu := range n.want.Rails {
+		if rails[nic] == "" || rails[nic] != rails[gpu] || rails[gpu] != n.railOf(gpu) {
+			t.Errorf("%s has the rail %q, %s has %q, and both are on rail %s", nic, rails[nic], gpu, rails[gpu], n.railOf(gpu))
+		}
+	}
+	for _, nic := range n.want.NoRail {
+		if rails[nic] != "" {
+			t.Errorf("%s has the rail %s, and is on none", nic, rails[nic])
+		}
+	}
+}
+
+// groups are the expected affinity groups as plain lists.
+func (n *node) groups() [][]string {
+	var groups [][]string
+	for _, group := range n.want.AffinityGroups {
+		groups = append(groups, slices.Concat(group.GPUs, group.NICs))
+	}
+	return groups
+}
+
+// mixed leaves the groups that have both GPUs and NICs.
+func (n *node) mixed(groups [][]string) [][]string {
+	isGPU := func(name string) bool { return strings.HasPrefix(name, "gpu-") }
+	isNIC := func(name string) bool { return strings.HasPrefix(name, "nic-") }
+	return slices.DeleteFunc(groups, func(group []string) bool {
+		return !slices.ContainsFunc(group, isGPU) || !slices.ContainsFunc(group, isNIC)
+	})
+}
+
+// railOf is the number of a GPU's rail: its place among the GPUs in PCI order,
+// which is that of the matrix.
+func (n *node) railOf(gpu string) string {
+	return fmt.Sprint(slices.Index(n.want.Columns, gpu))
+}
+
+const (
+	own      = publish.DriverName + "/"
+	numaNode = "resource.kubernetes.io/numaNode"
+	pcieRoot = "resource.kubernetes.io/pcieRoot"
+	pciBusID = "resource.kubernetes.io/pciBusID"
+)
+
+func devicesByName(resources resourceslice.DriverResources) map[string]*resourceapi.Device {
+	devices := map[string]*resourceapi.Device{}
+	for _, pool := range resources.Pools {
+		for _, slice := range pool.Slices {
+			for i := range slice.Devices {
+				devices[slice.Devices[i].Name] = &slice.Devices[i]
+			}
+		}
+	}
+	return devices
+}
+
+// members are the devices of those types by what they have in common: a device
+// without the attribute is alone.
+func members(devices map[string]*resourceapi.Device, attribute string, types ...string) [][]string {
+	groups := map[string][]string{}
+	for name, d := range devices {
+		if !slices.Contains(types, value(d, own+"type")) {
+			continue
+		}
+		group := value(d, attribute)
+		if group == "" {
+			group = "only " + name
+		}
+		groups[group] = append(groups[group], name)
+	}
+	return slices.Collect(maps.Values(groups))
+}
+
+// value of an attribute as text, "" if the device does not have it.
+func value(d *resourceapi.Device, name string) string {
+	a, ok := d.Attributes[resourceapi.QualifiedName(name)]
+	if !ok {
+		return ""
+	}
+	return attributeText(a)
+}
+
+// same compares what has no order of its own.
+func same(t *testing.T, what string, want, got any) {
+	t.Helper()
+	sorted := []cmp.Option{
+		cmpopts.EquateEmpty(), cmpopts.SortSlices(func(a, b string) bool { return a < b }),
+		cmpopts.SortSlices(func(a, b []string) bool { return slices.Min(a) < slices.Min(b) }),
+	}
+	if diff := cmp.Diff(want, got, sorted...); diff != "" {
+		t.Errorf("%s (- is what they are, + is what was found):\n%s", what, diff)
+	}
+}
