@@ -53,11 +53,10 @@ func oldServer(t *testing.T, n *node) {
 			t.Errorf("%s is published beside its VFs, and nothing keeps both from being given away", name)
 		}
 	}
-	scheduler := allocator.New(allocator.Config{
+	s := &scheduler{devices: devices, Scheduler: allocator.New(allocator.Config{
 		Driver: publish.DriverName, NodeName: nodeName, Resources: resources, Features: allocator.Features134,
 		Classes: allocator.TypeClasses(publish.DriverName, "gpu", "mig", "nic"),
-	})
-	s := &scheduler{Scheduler: scheduler, devices: devices}
+	})}
 	var gpus []string
 	for _, got := range s.all(t, allocator.Request("gpu", 1)) {
 		gpus = append(gpus, got...)

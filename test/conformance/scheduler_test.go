@@ -218,4 +218,3 @@ func keysOf(m map[string]string, value string) []string {
 	slices.Sort(keys)
 	return keys
 }
-
