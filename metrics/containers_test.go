@@ -126,7 +126,7 @@ func TestKubeletThatIsAwayCostsTheContainerNamesOnly(t *testing.T) {
 	b.ledger.holders = holders()
 	b.run(t)
 	v := b.pass(t, "every device is sampled", allSampled)
-	if text := string(appendFamilies(nil, specification(), v)); !strings.Contains(text, `pod="train-0",namespace="team-a",pod_uid="pod-uid-1",container=""} 1`) {
+	if text := string(appendFamilies(nil, specification(), v)); !strings.Contains(text, `pod="train-0",namespace="team-a",pod_uid="pod-uid-1",container="",allocated_device="gpu-0000-17-00-0",gpu="gpu-0000-17-00-0"} 1`) {
 		t.Errorf("the claim is not attributed to its pod:\n%s", text)
 	}
 }

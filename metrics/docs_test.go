@@ -62,6 +62,10 @@ What to know before you build on them:
 - ` + "`device`" + ` is the device's name everywhere in Hostler: in ResourceSlices, taints, events, logs. It comes from the PCI address.
 - Every device has its series, used or idle, and keeps the same labels for life. Who uses it is said by ` + "`hostler_claim_info`" + ` alone.
 - What a device or driver does not offer is absent, never 0. With MIG enabled, NVML offers no utilization of the whole GPU.
+- Partitions (MIG devices) are listed while they exist and attributed to those who hold them, but not measured: memory, temperature,
+  power and energy are their GPU's, with all that runs on it. The label ` + "`gpu`" + ` leads from a partition to its GPU.
+- A pair is shown as what it is made of: ` + "`hostler_claim_info`" + ` has a series with ` + "`device`" + ` for its GPU and one for its NIC, so that queries need not
+  know of pairs. The name in the claim's allocation is ` + "`allocated_device`" + `, which for all other devices is the same as ` + "`device`" + `.
 - A device that cannot be measured (hung, lost) goes stale alone: after three intervals its series end, and only
   ` + "`hostler_sample_age_seconds`" + ` goes on and grows. Alert on that one.
 - VFs are shown while a claim holds them. The netdev counters of a NIC end while its netdev is in a pod; its RDMA counters go on.
@@ -95,6 +99,13 @@ GPUs that are claimed and idle for half an hour:
 ` + "```promql" + `
 max by (instance, device, namespace, pod) (hostler_claim_info)
 and on (instance, device) max_over_time(hw_gpu_utilization_ratio[30m]) < 0.01
+` + "```" + `
+
+Power of the GPUs that each pod has, wholly or a partition of. All who share a GPU are shown with all of its power:
+
+` + "```promql" + `
+max by (instance, gpu, namespace, pod) (hostler_claim_info{gpu!=""})
+* on (instance, gpu) group_left () label_replace(hw_power_watts, "gpu", "$1", "device", "(.+)")
 ` + "```" + `
 
 Devices that no longer answer, and faults that keep pods away:

@@ -64,9 +64,11 @@ type Exporter struct {
 
 	mu       sync.Mutex
 	snapshot *topology.Snapshot
-	faults   []Fault
-	gpus     map[string]*series[nvml.Sample]
-	nics     map[string]*series[NICReading]
+	// partitions are the snapshot's.
+	partitions []PartitionView
+	faults     []Fault
+	gpus       map[string]*series[nvml.Sample]
+	nics       map[string]*series[NICReading]
 
 	newSnapshot, dirty chan struct{}
 }
@@ -106,8 +108,9 @@ func NewExporter(ctx context.Context, cfg ExporterConfig) *Exporter {
 
 // SetSnapshot hands over the machine as it is now.
 func (e *Exporter) SetSnapshot(s *topology.Snapshot) {
+	partitions := partitionsOf(s)
 	e.mu.Lock()
-	e.snapshot = s
+	e.snapshot, e.partitions = s, partitions
 	e.mu.Unlock()
 	signal(e.newSnapshot)
 }
@@ -163,9 +166,9 @@ func (e *Exporter) Run(ctx context.Context) error {
 }
 
 // shown is whether a NIC is measured and on the page: all but the VFs that
-// nobody holds, of which there may be thousands.
+// nobody holds, alone or in a pair, of which there may be thousands.
 func shown(nic *topology.NIC, holders []Holder) bool {
-	return nic.Kind != topology.VF || slices.ContainsFunc(holders, func(h Holder) bool { return h.Device == nic.Name })
+	return nic.Kind != topology.VF || slices.ContainsFunc(holders, func(h Holder) bool { return h.Device == nic.Name || h.NIC == nic.Name })
 }
 
 // syncSamplers starts samplers of devices that are new and stops those of
@@ -232,7 +235,7 @@ func (e *Exporter) view() *View {
 	holders := e.cfg.Ledger.Holders()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	v := &View{Now: e.cfg.Clock.Now(), Snapshot: e.snapshot, Holders: holders, Containers: e.kubelet.containers(), Faults: e.faults}
+	v := &View{Now: e.cfg.Clock.Now(), Snapshot: e.snapshot, Holders: holders, Containers: e.kubelet.containers(), Partitions: e.partitions, Faults: e.faults}
 	if e.snapshot == nil {
 		return v
 	}

@@ -107,18 +107,33 @@ func TestFailingGPU(t *testing.T) {
 }
 
 func TestVirtualFunctionIsShownWhileHeld(t *testing.T) {
-	b := newBench(t)
-	b.run(t)
-	b.pass(t, "every device is sampled", allSampled)
-	has := func(v *View) bool { return len(v.NICs) == 3 && v.NICs[1].Reading != nil }
-	if has(b.view()) {
-		t.Fatal("a VF that nobody holds is shown")
+	for _, test := range []struct {
+		name   string
+		holder Holder
+	}{
+		{"alone", Holder{Device: "nic-0000-18-00-2", NIC: "nic-0000-18-00-2", ClaimUID: "uid-1"}},
+		{"in a pair", Holder{Device: pair, GPU: "gpu-0000-17-00-0", NIC: "nic-0000-18-00-2", ClaimUID: "uid-1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.run(t)
+			b.pass(t, "every device is sampled", allSampled)
+			has := func(v *View) bool { return len(v.NICs) == 3 && v.NICs[1].Reading != nil }
+			hold := func(holders ...Holder) {
+				b.ledger.mu.Lock()
+				b.ledger.holders = holders
+				b.ledger.mu.Unlock()
+				b.ledger.changed <- struct{}{}
+			}
+			if has(b.view()) {
+				t.Fatal("a VF that nobody holds is shown")
+			}
+			hold(test.holder)
+			b.pass(t, "the held VF is measured", has)
+			hold()
+			b.pass(t, "the VF that was given back is shown no more", func(v *View) bool { return len(v.NICs) == 2 })
+		})
 	}
-	b.ledger.mu.Lock()
-	b.ledger.holders = holders()
-	b.ledger.mu.Unlock()
-	b.ledger.changed <- struct{}{}
-	b.pass(t, "the held VF is measured", has)
 }
 
 func TestDeviceThatLeavesIsSampledNoMore(t *testing.T) {

@@ -82,13 +82,31 @@ func machine() *topology.Snapshot {
 		}
 		return n
 	}
+	cut := gpu(pci1, "GPU-bbbb")
+	cut.MIGEnabled, cut.MIG = true, mig()
 	return &topology.Snapshot{
 		Driver: topology.Driver{State: topology.DriverReady, Version: "570.124.06", CUDAVersion: "12.8"},
-		GPUs:   []topology.GPU{gpu(pci0, "GPU-aaaa"), gpu(pci1, "GPU-bbbb")},
+		GPUs:   []topology.GPU{gpu(pci0, "GPU-aaaa"), cut},
 		NICs: []topology.NIC{
 			nic("0000:18:00.0", topology.PF, &topology.Link{Name: "ens1f0", Index: 7, SpeedMbps: 400_000}, "mlx5_0"),
 			nic("0000:18:00.2", topology.VF, &topology.Link{Name: "ens1f0v0", Index: 8}, ""),
 			nic("0000:2b:00.0", topology.PF, nil, "mlx5_1"),
+		},
+	}
+}
+
+// mig is cut into a partition, and an instance that two compute instances share.
+func mig() *topology.MIG {
+	places := []topology.MIGPlacement{{Start: 0, Size: 1}, {Start: 1, Size: 1}}
+	return &topology.MIG{
+		MemorySlices: 8,
+		Profiles: []topology.MIGProfile{
+			{Name: "3g.40gb", ID: 9, Placements: []topology.MIGPlacement{{Start: 0, Size: 4}, {Start: 4, Size: 4}}},
+			{Name: "1g.10gb", ID: 19, Placements: places},
+		},
+		Instances: []topology.MIGInstance{
+			{ProfileID: 19, Placement: places[1], GPUInstance: 8, ComputeInstances: []topology.MIGComputeInstance{{UUID: "MIG-1111"}}},
+			{ProfileID: 9, Placement: topology.MIGPlacement{Start: 4, Size: 4}, GPUInstance: 2, ComputeInstances: []topology.MIGComputeInstance{{UUID: "MIG-2222"}, {ComputeInstance: 1, UUID: "MIG-3333"}}},
 		},
 	}
 }

@@ -35,13 +35,19 @@ func golden(t *testing.T, path, got string) {
 	}
 }
 
+const partition = "gpu-0000-2a-00-0-mig-1g-10gb-1"
+
 func holders() []Holder {
 	return []Holder{
-		{Device: "gpu-0000-17-00-0", Pool: "node1/gpu", Request: "gpu", ClaimUID: "uid-1", ClaimNamespace: "team-a", ClaimName: "train-0-gpu",
+		{Device: "gpu-0000-17-00-0", GPU: "gpu-0000-17-00-0", Pool: "node1/gpu", Request: "gpu", ClaimUID: "uid-1", ClaimNamespace: "team-a", ClaimName: "train-0-gpu",
 			Pods: []Pod{{UID: "pod-uid-1", Namespace: "team-a", Name: "train-0"}, {UID: "pod-uid-2", Namespace: "team-a", Name: "train-1"}}},
-		{Device: "gpu-0000-17-00-0", Pool: "node1/gpu", Request: "all", ClaimUID: "uid-2", ClaimNamespace: "monitoring", ClaimName: "look",
+		{Device: "gpu-0000-17-00-0", GPU: "gpu-0000-17-00-0", Pool: "node1/gpu", Request: "all", ClaimUID: "uid-2", ClaimNamespace: "monitoring", ClaimName: "look",
 			Pods: []Pod{{UID: "pod-uid-3", Namespace: "monitoring", Name: "profiler"}}, AdminAccess: true},
-		{Device: "nic-0000-18-00-2", Pool: "node1/nic", Request: "nic", ClaimUID: "uid-3", ClaimNamespace: "team-b", ClaimName: "unbound"},
+		{Device: "nic-0000-18-00-2", NIC: "nic-0000-18-00-2", Pool: "node1/nic", Request: "nic", ClaimUID: "uid-3", ClaimNamespace: "team-b", ClaimName: "unbound"},
+		{Device: partition, GPU: "gpu-0000-2a-00-0", Pool: "node1/gpu", Request: "slice", ClaimUID: "uid-4", ClaimNamespace: "team-b", ClaimName: "serve-0-slice",
+			Pods: []Pod{{UID: "pod-uid-4", Namespace: "team-b", Name: "serve-0"}}},
+		{Device: "egress", Pool: "node1/egress", Request: "out", ClaimUID: "uid-5", ClaimNamespace: "team-b", ClaimName: "serve-0-out",
+			Pods: []Pod{{UID: "pod-uid-4", Namespace: "team-b", Name: "serve-0"}}},
 	}
 }
 
@@ -61,6 +67,7 @@ func fullView(t *testing.T) *View {
 	}
 	v.Containers = Containers{
 		{"team-a", "train-0", "team-a", "train-0-gpu", "node1/gpu", "gpu-0000-17-00-0"}: {"main", "sidecar"},
+		{"team-b", "serve-0", "team-b", "serve-0-slice", "node1/gpu", partition}:        {"server"},
 	}
 	return v
 }

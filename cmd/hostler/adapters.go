@@ -58,7 +58,7 @@ func (l ledger) Changed() <-chan struct{} { return l.claims.Changed() }
 func (l ledger) Holders() []metrics.Holder {
 	var list []metrics.Holder
 	for _, h := range l.claims.Holders() {
-		holder := metrics.Holder{Device: h.Device, Pool: h.Pool, Request: h.Request, ClaimUID: string(h.ClaimUID),
+		holder := metrics.Holder{Device: h.Device, Pool: h.Pool, Request: h.Request, GPU: h.GPU, NIC: h.NIC, ClaimUID: string(h.ClaimUID),
 			ClaimNamespace: h.ClaimNamespace, ClaimName: h.ClaimName, AdminAccess: h.AdminAccess}
 		for _, p := range h.Pods {
 			holder.Pods = append(holder.Pods, metrics.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID)})
