@@ -26,7 +26,7 @@ const (
 
 func TestAgentKilledWhilePodsComeAndGo(t *testing.T) {
 	s := newScenario(t)
-	namespacesBefore := podNamespaces(t)
+	namespacesBefore := s.node.podNamespaces(t)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
@@ -45,7 +45,7 @@ func TestAgentKilledWhilePodsComeAndGo(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(time.Duration(500+random.IntN(4000)) * time.Millisecond):
-				if pid := agentPID(); pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				if pid := s.node.agentPID(); pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
 					kills++
 				}
 			}
@@ -74,7 +74,7 @@ func TestAgentKilledWhilePodsComeAndGo(t *testing.T) {
 	}
 	t.Logf("the agent was killed %d times", kills)
 	s.eventually("no pod's network namespace is left", func() error {
-		if after := podNamespaces(t); !slices.Equal(after, namespacesBefore) {
+		if after := s.node.podNamespaces(t); !slices.Equal(after, namespacesBefore) {
 			return fmt.Errorf("before %v, after %v", namespacesBefore, after)
 		}
 		return nil
@@ -83,9 +83,9 @@ func TestAgentKilledWhilePodsComeAndGo(t *testing.T) {
 }
 
 // podNamespaces lists the node's named network namespaces.
-func podNamespaces(t *testing.T) []string {
+func (b *bed) podNamespaces(t *testing.T) []string {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(node.Root, "run/netns"))
+	entries, err := os.ReadDir(filepath.Join(b.Root, "run/netns"))
 	must(t, err)
 	var names []string
 	for _, entry := range entries {
@@ -95,7 +95,7 @@ func podNamespaces(t *testing.T) []string {
 }
 
 // agentPID finds the process of the node's agent, 0 if none runs.
-func agentPID() int {
+func (b *bed) agentPID() int {
 	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return 0
@@ -106,27 +106,27 @@ func agentPID() int {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err == nil && sameNetNS(pid) {
+		if err == nil && b.sameNetNS(pid) {
 			return pid
 		}
 	}
 	return 0
 }
 
-// sameNetNS tells this cluster's agent from another cluster's.
-func sameNetNS(pid int) bool {
+// sameNetNS tells this node's agent from another's.
+func (b *bed) sameNetNS(pid int) bool {
 	process, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return false
 	}
-	named, err := os.Stat(node.NetNS)
+	named, err := os.Stat(b.NetNS)
 	return err == nil && os.SameFile(process, named)
 }
 
 // killAgent kills the agent with -9 and leaves its restart to the kubelet.
 func (s *scenario) killAgent() {
 	s.Helper()
-	pid := agentPID()
+	pid := s.node.agentPID()
 	if pid == 0 {
 		s.Fatal("no agent is running")
 	}

@@ -23,7 +23,7 @@ func TestAgentDown(t *testing.T) {
 		s.awaitAgent()
 	})
 	s.eventually("the agent is gone", func() error {
-		if pid := agentPID(); pid != 0 {
+		if pid := s.node.agentPID(); pid != 0 {
 			return fmt.Errorf("process %d", pid)
 		}
 		return nil

@@ -22,7 +22,7 @@ func TestOneGPU(t *testing.T) {
 
 	claim := s.claimOf("one-gpu")
 	allocated := claim.Status.Allocation.Devices.Results[0]
-	gpu := machineGPU(t, allocated.Device)
+	gpu := s.node.gpu(t, allocated.Device)
 
 	if seen := s.sh("one-gpu", listGPUs); seen != fmt.Sprintf("nvidia%d", gpu.Minor) {
 		t.Errorf("the pod sees GPU nodes %q, want only nvidia%d of its claim's %s", seen, gpu.Minor, allocated.Device)

@@ -19,12 +19,12 @@ func TestXID79(t *testing.T) {
 	s.apply(template("one-gpu", requests(request("gpu", oneGPU))), pod("victim", "one-gpu", ""))
 	s.awaitReady("victim")
 	broken := s.claimOf("victim").Status.Allocation.Devices.Results[0].Device
-	gpu := machineGPU(t, broken)
-	t.Cleanup(func() { heal(t, gpu.Index) })
+	gpu := s.node.gpu(t, broken)
+	t.Cleanup(func() { s.heal(gpu.Index) })
 
 	injected := time.Now()
-	must(t, nvml().InjectXID(gpu.Index, 79, nil, nil))
-	must(t, nvml().SetLost(gpu.Index, true))
+	must(t, s.node.nvml().InjectXID(gpu.Index, 79, nil, nil))
+	must(t, s.node.nvml().SetLost(gpu.Index, true))
 	s.eventually("the slice taints the device", func() error { return s.tainted(broken, true) })
 	t.Logf("taint seen %s after the event", time.Since(injected).Round(time.Millisecond))
 	s.eventually("the pod's status says that its device is unhealthy", func() error { return s.allocatedHealth("victim", "Unhealthy") })
@@ -50,15 +50,15 @@ func TestXID79(t *testing.T) {
 	s.kubectl("delete", "pod", "victim")
 	s.apply(pod("waiting", "one-gpu", ""))
 	s.eventually("no healthy GPU is left, so a new pod waits", func() error { return s.unschedulable("waiting", "cannot allocate all claims") })
-	heal(t, gpu.Index)
+	s.heal(gpu.Index)
 	s.eventually("recovery lifts the taint", func() error { return s.tainted(broken, false) })
 	s.awaitReady("waiting")
 }
 
 func TestDeadDriverTaintsTheNode(t *testing.T) {
 	s := newScenario(t)
-	t.Cleanup(func() { must(t, nvml().ReviveDriver()) })
-	must(t, nvml().KillDriver())
+	t.Cleanup(func() { must(t, s.node.nvml().ReviveDriver()) })
+	must(t, s.node.nvml().KillDriver())
 	s.eventually("the node is tainted while no accelerator answers", func() error {
 		if s.nodeTaint() == "" {
 			return fmt.Errorf("no taint on the node")
@@ -69,7 +69,7 @@ func TestDeadDriverTaintsTheNode(t *testing.T) {
 	// A taint kept only in memory would be gone now.
 	s.killAgent()
 	s.eventually("the restarted agent still holds the taint", func() error {
-		if ready, _ := s.try("-n", agentNamespace, "get", "pods", "-o", "jsonpath={.items[0].status.containerStatuses[0].restartCount}"); ready == "0" {
+		if ready, _ := s.try("-n", agentNamespace, "get", s.agent(), "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); ready == "0" {
 			return fmt.Errorf("the agent has not restarted yet")
 		}
 		if s.nodeTaint() == "" {
@@ -77,7 +77,7 @@ func TestDeadDriverTaintsTheNode(t *testing.T) {
 		}
 		return s.driverTaints(8)
 	})
-	must(t, nvml().ReviveDriver())
+	must(t, s.node.nvml().ReviveDriver())
 	s.eventually("recovery lifts the GPUs' taints", func() error { return s.driverTaints(0) })
 	s.eventually("recovery lifts the node's taint", func() error {
 		if taint := s.nodeTaint(); taint != "" {
@@ -103,9 +103,9 @@ func (s *scenario) driverTaints(want int) error {
 	return nil
 }
 
-func heal(t *testing.T, gpu int) {
-	t.Helper()
-	must(t, nvml().SetLost(gpu, false))
+func (s *scenario) heal(gpu int) {
+	s.Helper()
+	must(s.T, s.node.nvml().SetLost(gpu, false))
 }
 
 // tainted is nil if the device carries a NoSchedule taint of ours exactly when want says so.
@@ -145,7 +145,7 @@ func (s *scenario) allocatedHealth(pod, want string) error {
 // nodeTaint returns our taint on the node as key=value:effect, "" if there is none.
 func (s *scenario) nodeTaint() string {
 	s.Helper()
-	return s.kubectl("get", "node", nodeName, "-o", `jsonpath={.spec.taints[?(@.key=="hostler.dev/accelerators-unavailable")]}`)
+	return s.kubectl("get", "node", s.node.Name, "-o", `jsonpath={.spec.taints[?(@.key=="hostler.dev/accelerators-unavailable")]}`)
 }
 
 func must(t *testing.T, err error) {

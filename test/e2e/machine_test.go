@@ -1,7 +1,7 @@
 package e2e
 
-// What the node itself says: its netdevs, its journal, its simulated machine.
-// These helpers look past the agent, so that it cannot vouch for itself.
+// A bed is a node with its simulated machine, and what both say themselves: netdevs,
+// journal, partitions. It looks past the agent, so that that cannot vouch for itself.
 
 import (
 	"bytes"
@@ -16,56 +16,56 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"github.com/hostler-dev/hostler/test/cluster"
 	"github.com/hostler-dev/hostler/test/machine"
+	"github.com/hostler-dev/hostler/test/nvmlsim"
 	"github.com/hostler-dev/hostler/topology"
 )
 
-// nodeIndex is the number from which the node's machine derives its identities.
-const nodeIndex = 0
+type bed struct {
+	cluster.Node
+	// machine is the profile, index the number from which its identities are derived.
+	machine string
+	index   int
+}
 
 type gpu struct {
 	Index, Minor int
 	UUID         string
 }
 
-// machineGPU looks the device up in the profile that the node was rendered from.
-func machineGPU(t *testing.T, device string) gpu {
+// nvml is where the node's GPUs are broken, cut and healed.
+func (b *bed) nvml() nvmlsim.Control {
+	return nvmlsim.Control{Dir: filepath.Join(b.MachineRoot, "driver", "nvmlsim")}
+}
+
+// gpu looks the device up in the profile that the node was rendered from.
+func (b *bed) gpu(t *testing.T, device string) gpu {
 	t.Helper()
-	p := profile(t)
+	p := b.profile(t)
 	for i, g := range p.GPUs {
 		if topology.GPUName(g.PCI) == device {
-			return gpu{Index: i, Minor: g.Minor, UUID: p.GPUUUID(nodeIndex, g.PCI)}
+			return gpu{Index: i, Minor: g.Minor, UUID: p.GPUUUID(b.index, g.PCI)}
 		}
 	}
-	t.Fatalf("profile %s has no GPU %s", machineName, device)
+	t.Fatalf("profile %s has no GPU %s", b.machine, device)
 	return gpu{}
 }
 
-func machineUplink(t *testing.T) string { return profile(t).UplinkName() }
-
-func profile(t *testing.T) *machine.Profile {
+func (b *bed) profile(t *testing.T) *machine.Profile {
 	t.Helper()
-	p, err := machine.Load(machineName)
+	p, err := machine.Load(b.machine)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-func nodeLinks(t *testing.T) map[string]string {
-	t.Helper()
-	links, err := linksOf(node.NetNS)
+// links maps the names of the node's simulated NICs to "address state mtu".
+func (b *bed) links() (map[string]string, error) {
+	ns, err := netns.GetFromPath(b.NetNS)
 	if err != nil {
-		t.Fatal(err)
-	}
-	return links
-}
-
-// linksOf maps the names of a namespace's simulated NICs to "address state mtu".
-func linksOf(path string) (map[string]string, error) {
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return nil, fmt.Errorf("opening the node's network namespace %s: %w", path, err)
+		return nil, fmt.Errorf("opening the node's network namespace %s: %w", b.NetNS, err)
 	}
 	defer ns.Close()
 	handle, err := netlink.NewHandleAt(ns)
@@ -77,7 +77,7 @@ func linksOf(path string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := machine.Load(machineName)
+	p, err := machine.Load(b.machine)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +94,8 @@ func linksOf(path string) (map[string]string, error) {
 	return links, nil
 }
 
-func linksEqual(want map[string]string) error {
-	got, err := linksOf(node.NetNS)
+func (b *bed) linksEqual(want map[string]string) error {
+	got, err := b.links()
 	if err != nil {
 		return err
 	}
@@ -108,8 +108,8 @@ func linksEqual(want map[string]string) error {
 }
 
 // journalEntries lists the claims that the agent's journal holds.
-func journalEntries() ([]string, error) {
-	raw, err := os.ReadFile(filepath.Join(node.Root, "lib/hostler/journal"))
+func (b *bed) journalEntries() ([]string, error) {
+	raw, err := os.ReadFile(filepath.Join(b.Root, "lib/hostler/journal"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -40,9 +40,9 @@ func TestPrometheusKnowsUtilizationByPod(t *testing.T) {
 	s := newScenario(t)
 	s.apply(template("one-gpu", requests(request("gpu", oneGPU))), pod("trainer", "one-gpu", ""))
 	s.awaitReady("trainer")
-	gpu := machineGPU(t, s.claimOf("trainer").Status.Allocation.Devices.Results[0].Device)
-	must(t, nvml().SetUtilization(gpu.Index, 73))
-	t.Cleanup(func() { must(t, nvml().SetUtilization(gpu.Index, 0)) })
+	gpu := s.node.gpu(t, s.claimOf("trainer").Status.Allocation.Devices.Results[0].Device)
+	must(t, s.node.nvml().SetUtilization(gpu.Index, 73))
+	t.Cleanup(func() { must(t, s.node.nvml().SetUtilization(gpu.Index, 0)) })
 
 	server := startPrometheus(s, binary)
 	s.eventually("Prometheus says 0.73 for the pod", func() error {
@@ -94,7 +94,7 @@ func startPrometheus(s *scenario, binary string) string {
 	s.Helper()
 	dir := s.TempDir()
 	var pods corev1.PodList
-	s.getJSON(&pods, "-n", agentNamespace, "pods")
+	s.getJSON(&pods, "-n", agentNamespace, "pods", "--field-selector=spec.nodeName="+s.node.Name)
 	var targets strings.Builder
 	for _, pod := range pods.Items {
 		port, path := pod.Annotations["prometheus.io/port"], pod.Annotations["prometheus.io/path"]

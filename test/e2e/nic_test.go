@@ -12,7 +12,7 @@ const anyNIC = "nic.hostler.dev"
 
 func TestPodsTalkOverTheirNICs(t *testing.T) {
 	s := newScenario(t)
-	before := nodeLinks(t)
+	before := s.node.holdings(t).links
 	s.apply(
 		template("left", requests(request("nic", anyNIC))+config("nic", nicConfig("fabric0", "192.168.77.1/24"))), pod("left", "left", ""),
 		template("right", requests(request("nic", anyNIC))+config("nic", nicConfig("fabric0", "192.168.77.2/24", "mtu: 1400"))), pod("right", "right", ""),
@@ -27,12 +27,12 @@ func TestPodsTalkOverTheirNICs(t *testing.T) {
 	}
 	claim := s.claimOf("left")
 	host := attribute(s.device(claim.Status.Allocation.Devices.Results[0].Device), "hostler.dev/ifName")
-	if _, still := nodeLinks(t)[host]; still {
+	if _, still := s.node.holdings(t).links[host]; still {
 		t.Errorf("the node still shows %s, which is in the pod", host)
 	}
 
 	s.kubectl("delete", "pod", "left", "right")
-	s.eventually("both netdevs are home with name, address and state", func() error { return linksEqual(before) })
+	s.eventually("both netdevs are home with name, address and state", func() error { return s.node.linksEqual(before) })
 }
 
 func TestNICOfANetworkAttachmentDefinition(t *testing.T) {
@@ -57,9 +57,9 @@ spec:
 
 func TestNodeUplinkIsNeverGiven(t *testing.T) {
 	s := newScenario(t)
-	uplink := ""
+	uplinkName, uplink := s.node.profile(t).UplinkName(), ""
 	for _, d := range s.devices() {
-		if attribute(d, "hostler.dev/ifName") == machineUplink(t) {
+		if attribute(d, "hostler.dev/ifName") == uplinkName {
 			uplink = d.Name
 			if len(d.Taints) == 0 {
 				t.Errorf("the uplink %s is published without a taint", d.Name)
@@ -67,11 +67,11 @@ func TestNodeUplinkIsNeverGiven(t *testing.T) {
 		}
 	}
 	if uplink == "" {
-		t.Fatalf("the uplink %s is not published; it should be there, tainted, with the reason", machineUplink(t))
+		t.Fatalf("the uplink %s is not published; it should be there, tainted, with the reason", uplinkName)
 	}
 	// Even a claim that tolerates the taint does not get it.
 	s.apply(template("greedy", "requests:\n- name: nic\n  exactly:\n    deviceClassName: nic.hostler.dev\n    tolerations: [{operator: Exists}]\n"+
-		"    selectors:\n    - cel: {expression: 'device.attributes[\"hostler.dev\"].ifName == \""+machineUplink(t)+"\"'}\n"), pod("greedy", "greedy", ""))
+		"    selectors:\n    - cel: {expression: 'device.attributes[\"hostler.dev\"].ifName == \""+uplinkName+"\"'}\n"), pod("greedy", "greedy", ""))
 	s.eventually("preparing the uplink is refused with the reason", func() error { return s.eventsContain("greedy", "default route") })
 }
 

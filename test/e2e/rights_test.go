@@ -10,17 +10,17 @@ import (
 
 func TestAnAgentWritesItsOwnNodeOnly(t *testing.T) {
 	s := newScenario(t)
-	const condition = `{"apiVersion":"v1","kind":"Node","metadata":{"name":"` + nodeName + `"},"status":{"conditions":[{"type":"Example","status":"True"}]}}`
+	condition := `{"apiVersion":"v1","kind":"Node","metadata":{"name":"` + s.node.Name + `"},"status":{"conditions":[{"type":"Example","status":"True"}]}}`
 	for _, write := range []struct {
 		what, stdin string
 		args        []string
 	}{
-		{"the node", "", []string{"patch", "node", nodeName, "--type=merge", `--patch={"metadata":{"annotations":{"example.com/a":"b"}}}`}},
+		{"the node", "", []string{"patch", "node", s.node.Name, "--type=merge", `--patch={"metadata":{"annotations":{"example.com/a":"b"}}}`}},
 		{"the node's status", condition, []string{"apply", "--server-side", "--subresource=status", "--validate=false", "--filename=-"}},
 	} {
 		for _, agent := range []struct{ of, refusal string }{
-			{nodeName, ""},
-			{"another", "the agent of node another may only write that node, not " + nodeName},
+			{s.node.Name, ""},
+			{"another", "the agent of node another may only write that node, not " + s.node.Name},
 			{"", "the agent's token names no node"},
 		} {
 			t.Run(fmt.Sprintf("%s by the agent of %q", write.what, agent.of), func(t *testing.T) {

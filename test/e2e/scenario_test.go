@@ -1,42 +1,48 @@
 package e2e
 
-// A scenario is a namespace with what a test put into it. Its methods speak
-// kubectl, so that a failing step can be repeated by hand from the test's log.
+// A scenario is a namespace with what a test put into it, on one node. Its methods
+// speak kubectl, so that a failing step can be repeated by hand from the test's log.
 
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/utils/ptr"
 )
 
 type scenario struct {
 	*testing.T
 	ctx       context.Context
 	namespace string
+	node      *bed
 }
 
-// newScenario makes the namespace and, at the end, removes it and checks that
-// the node is as it was.
 func newScenario(t *testing.T) *scenario {
 	t.Helper()
+	return newScenarioOn(t, &node1)
+}
+
+// newScenarioOn makes the namespace and, at the end, removes it and checks that
+// the node is as it was.
+func newScenarioOn(t *testing.T, node *bed) *scenario {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	s := &scenario{T: t, ctx: ctx, namespace: strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test"))}
-	before := nodeLinks(t)
-	s.kubectl("create", "namespace", s.namespace)
+	s := &scenario{T: t, ctx: ctx, namespace: strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test")), node: node}
+	before := node.holdings(t)
+	s.eventually("the namespace is made, one of an earlier run gone", func() error { _, err := s.try("create", "namespace", s.namespace); return err })
 	t.Cleanup(func() {
 		defer cancel()
 		if t.Failed() {
 			s.explain()
 		}
-		s.kubectl("delete", "namespace", s.namespace, "--wait=true", "--timeout=120s")
-		s.eventually("the node holds nothing of the scenario", func() error { return leftovers(before) })
+		// The namespace's own end takes seconds and concerns no node.
+		s.kubectl("delete", "pods", "--all", "--wait=true", "--timeout=120s")
+		s.kubectl("delete", "namespace", s.namespace, "--wait=false")
+		s.eventually("the node holds nothing of the scenario", func() error { return node.leftovers(before) })
 	})
 	return s
 }
@@ -114,13 +120,14 @@ func (s *scenario) device(name string) resourceapi.Device {
 	return resourceapi.Device{}
 }
 
+// devices are those that the scenario's node publishes.
 func (s *scenario) devices() []resourceapi.Device {
 	s.Helper()
 	var list resourceapi.ResourceSliceList
 	s.getJSON(&list, "resourceslices")
 	var devices []resourceapi.Device
 	for _, slice := range list.Items {
-		if slice.Spec.Driver == "hostler.dev" {
+		if slice.Spec.Driver == "hostler.dev" && ptr.Deref(slice.Spec.NodeName, "") == s.node.Name {
 			devices = append(devices, slice.Spec.Devices...)
 		}
 	}
@@ -154,51 +161,18 @@ func (s *scenario) explain() {
 	for _, args := range [][]string{
 		{"get", "pods,resourceclaims", "-o", "wide"},
 		{"get", "events", "--sort-by=.lastTimestamp"},
-		{"-n", agentNamespace, "logs", "ds/hostler", "--tail=60"},
+		{"-n", agentNamespace, "logs", s.agent(), "--tail=60"},
 	} {
 		out, err := s.try(args...)
 		s.Logf("kubectl %s\n%s%v", strings.Join(args, " "), out, err)
 	}
 }
 
-// leftovers names the first thing on the node that should be gone.
-func leftovers(linksBefore map[string]string) error {
-	specs, err := filepath.Glob(filepath.Join(node.CDI, "*hostler*"))
+// agent is the pod of the node's agent, "" while there is none.
+func (s *scenario) agent() string {
+	out, err := s.try("-n", agentNamespace, "get", "pods", "--field-selector=spec.nodeName="+s.node.Name, "-o", "name")
 	if err != nil {
-		return err
+		s.Log(err)
 	}
-	if len(specs) > 0 {
-		return fmt.Errorf("CDI specs are left: %v", specs)
-	}
-	records, err := filepath.Glob(filepath.Join(node.Root, "run/hostler/attached/*.json"))
-	if err != nil {
-		return err
-	}
-	if len(records) > 0 {
-		return fmt.Errorf("attachment records are left: %v", records)
-	}
-	entries, err := journalEntries()
-	if err != nil {
-		return err
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("journal entries are left: %v", entries)
-	}
-	tables, err := exec.Command("nsenter", "--net="+node.NetNS, "nft", "list", "tables").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("listing the node's nft tables: %w: %s", err, tables)
-	}
-	if strings.Contains(string(tables), "hostler") {
-		return fmt.Errorf("nft tables are left in the node's own namespace: %s", tables)
-	}
-	links, err := linksOf(node.NetNS)
-	if err != nil {
-		return err
-	}
-	for name, mac := range linksBefore {
-		if links[name] != mac {
-			return fmt.Errorf("netdev %s (%s) is not home; the node has %v", name, mac, links)
-		}
-	}
-	return nil
+	return strings.TrimSpace(out)
 }

@@ -1,7 +1,9 @@
 package e2e
 
 // One cluster serves all scenarios: it is started once, the image is loaded and
-// the chart installed with Helm as a user would.
+// the chart installed with Helm as a user would. It has two nodes. Scenarios have the
+// first to themselves; the second, whose GPUs are in MIG mode, is kept apart by a
+// taint that only pods for partitions tolerate.
 
 import (
 	"context"
@@ -13,22 +15,22 @@ import (
 	"time"
 
 	"github.com/hostler-dev/hostler/test/cluster"
-	"github.com/hostler-dev/hostler/test/nvmlsim"
 )
 
 const (
 	clusterName    = "e2e"
-	machineName    = "dgx-h100"
 	agentNamespace = cluster.AgentNamespace
-	nodeName       = "node1"
+	// migTaint keeps pods off the second node.
+	migTaint = "test.hostler.dev/mig"
 	// patience is how long a scenario waits for what should take a second or two.
 	patience = 90 * time.Second
 )
 
 var (
-	// testbed is the cluster of this run, node its worker.
 	testbed *cluster.Cluster
-	node    cluster.Node
+	// node1 is where scenarios run, node2 where those about partitions do.
+	node1 = bed{machine: "dgx-h100"}
+	node2 = bed{machine: "hgx-a100-mig", index: 1}
 )
 
 func TestMain(m *testing.M) {
@@ -50,7 +52,7 @@ func runSuite(m *testing.M) (code int, err error) {
 	started := time.Now()
 	if testbed, err = cluster.Start(ctx, cluster.Options{
 		Name:     clusterName,
-		Nodes:    []cluster.NodeOptions{{Name: nodeName, Machine: machineName}},
+		Nodes:    []cluster.NodeOptions{{Name: "node1", Machine: node1.machine}, {Name: "node2", Machine: node2.machine}},
 		Progress: os.Stdout,
 	}); err != nil {
 		return 1, err
@@ -64,7 +66,9 @@ func runSuite(m *testing.M) (code int, err error) {
 			}
 		}()
 	}
-	if node, err = testbed.Node(nodeName); err != nil {
+	nodes := testbed.Nodes()
+	node1.Node, node2.Node = nodes[0], nodes[1]
+	if _, err := command(ctx, "", "kubectl", "taint", "node", node2.Name, "--overwrite", migTaint+"=:NoSchedule"); err != nil {
 		return 1, err
 	}
 	if err := install(ctx); err != nil {
@@ -84,10 +88,12 @@ func install(ctx context.Context) error {
 	if image == "" {
 		image = filepath.Join(repository(), "bin", "hostler-image.tar")
 	}
-	return testbed.Deploy(ctx, cluster.DeployOptions{Image: image, Values: []string{
-		// A recovery that is waited for in seconds, and the log of each claim.
-		"config.health.recoveryHoldDown=2s", "config.logging.verbosity=2",
-	}})
+	return testbed.Deploy(ctx, cluster.DeployOptions{Image: image, Values: values()})
+}
+
+// values of the chart: a recovery that is waited for in seconds, and the log of each claim.
+func values(more ...string) []string {
+	return append([]string{"config.health.recoveryHoldDown=2s", "config.logging.verbosity=2"}, more...)
 }
 
 func repository() string {
@@ -110,19 +116,20 @@ func command(ctx context.Context, stdin string, name string, args ...string) (st
 	return stdout.String(), nil
 }
 
-// nvml is where faults are injected into the node's GPUs.
-func nvml() nvmlsim.Control {
-	return nvmlsim.Control{Dir: filepath.Join(node.MachineRoot, "driver", "nvmlsim")}
-}
-
 // agentRaces returns reports of the race detector in the agents' logs, those of
 // killed ones included.
 func agentRaces(ctx context.Context) string {
+	pods, err := command(ctx, "", "kubectl", "-n", agentNamespace, "get", "pods", "-o", "name")
+	if err != nil {
+		return err.Error()
+	}
 	var found []string
-	for _, previous := range []string{"false", "true"} {
-		out, err := command(ctx, "", "kubectl", "-n", agentNamespace, "logs", "ds/hostler", "--previous="+previous, "--tail=-1")
-		if err == nil && strings.Contains(out, "WARNING: DATA RACE") {
-			found = append(found, out)
+	for _, pod := range strings.Fields(pods) {
+		for _, previous := range []string{"false", "true"} {
+			out, err := command(ctx, "", "kubectl", "-n", agentNamespace, "logs", pod, "--previous="+previous, "--tail=-1")
+			if err == nil && strings.Contains(out, "WARNING: DATA RACE") {
+				found = append(found, out)
+			}
 		}
 	}
 	return strings.Join(found, "\n")
