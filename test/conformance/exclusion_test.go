@@ -4,7 +4,6 @@ package conformance
 // a MIG GPU and what it is cut into.
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 
@@ -144,7 +143,7 @@ func (n *node) existing(t *testing.T, gpu machine.GPU) {
 		s := n.scheduler(v1alpha1.PublishConfig{})
 		exactly := allocator.Request("mig", 1, attribute("uuid", uuid))
 		if got := s.ask(t, exactly); can != (got != nil) {
-			t.Errorf("the MIG device %s of %s is offered: %t; a claim for it got %v", uuid, gpu.PCI, can, got)
+			t.Errorf("the MIG device %s of %s is offered: %t; a claim for it got %s", uuid, gpu.PCI, can, given(got))
 		}
 		s.refused(t, uuid+" is taken, or not offered", exactly)
 	}
@@ -174,7 +173,7 @@ func (n *node) besideNIC(t *testing.T, gpu machine.GPU) {
 	got := n.scheduler(v1alpha1.PublishConfig{}).ask(t, allocator.Request("mig", 1, at(gpu.PCI)), allocator.Request("nic", 1), allocator.Match(own+"affinityGroup"))
 	for _, group := range n.want.AffinityGroups {
 		if slices.Contains(group.GPUs, name) && (len(got) != 2 || !slices.Contains(group.NICs, got[1])) {
-			t.Errorf("a claim for a partition of %s and a NIC beside it got %s; beside it are %v", name, fmt.Sprint(got), group.NICs)
+			t.Errorf("a claim for a partition of %s and a NIC beside it got %s; beside it are %v", name, given(got), group.NICs)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func inOwnProcess(t *testing.T) bool {
 	// The race detector's runtime else sleeps for a second at each exit.
 	cmd.Env = append(os.Environ(), variable+"="+t.Name(), "GORACE=atexit_sleep_ms=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("in the process of this machine (%v):\n%s", err, out)
 	}
 	return false
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -134,7 +135,7 @@ func (n *node) dataDirectClaim(t *testing.T, pci string) {
 		allocator.Request("gpu", 1), nic, allocator.Match(pcieRoot))
 	got := n.scheduler(v1alpha1.PublishConfig{}).ask(t, allocator.Request("gpu", 1), nic, allocator.Match(own+"affinityGroup"))
 	if len(got) != 2 || n.want.Rails[got[1]] != got[0] {
-		t.Errorf("beside the Data Direct card %s a claim for a GPU got %v", pci, got)
+		t.Errorf("beside the Data Direct card %s a claim for a GPU got %s", pci, given(got))
 	}
 }
 
@@ -148,11 +149,11 @@ func numaClaims(t *testing.T, n *node) {
 	}
 	apart, together := two(allocator.Distinct(numaNode)), two(allocator.Match(numaNode))
 	if (len(onNode) > 1) != (apart != nil) || apart != nil && n.want.NUMA[apart[0]] == n.want.NUMA[apart[1]] {
-		t.Errorf("a claim for GPUs on two NUMA nodes got %v; GPUs are on %v", apart, n.want.NUMA)
+		t.Errorf("a claim for GPUs on two NUMA nodes got %s; GPUs are on %v", given(apart), n.want.NUMA)
 	}
 	room := slices.ContainsFunc(slices.Collect(maps.Values(onNode)), func(gpus int) bool { return gpus > 1 })
 	if room != (together != nil) || together != nil && n.want.NUMA[together[0]] != n.want.NUMA[together[1]] {
-		t.Errorf("a claim for two GPUs on one NUMA node got %v; GPUs are on %v", together, n.want.NUMA)
+		t.Errorf("a claim for two GPUs on one NUMA node got %s; GPUs are on %v", given(together), n.want.NUMA)
 	}
 }
 
@@ -169,7 +170,7 @@ func railClaims(t *testing.T, n *node) {
 	}
 	got := n.scheduler(v1alpha1.PublishConfig{}).ask(t, parts...)
 	if len(got) != len(gpus) {
-		t.Fatalf("a claim for a NIC on each of the rails of %v got %v", gpus, got)
+		t.Fatalf("a claim for a NIC on each of the rails of %v got %s", gpus, given(got))
 	}
 	for i, nic := range got {
 		if n.want.Rails[nic] != gpus[i] {
@@ -198,6 +199,14 @@ func uplinkClaims(t *testing.T, n *node) {
 	for _, uplink := range n.want.Uplinks {
 		s.refused(t, uplink+" is an uplink", allocator.Request("nic", 1, at(value(s.devices[uplink], pciBusID))))
 	}
+}
+
+// given are devices in words.
+func given(devices []string) string {
+	if len(devices) == 0 {
+		return "nothing"
+	}
+	return strings.Join(devices, " and ")
 }
 
 func count(names []string, of map[string]bool) int {

@@ -56,6 +56,9 @@ func (n *node) loseGPU(t *testing.T, gpu *topology.GPU) {
 	}
 	for _, config := range []v1alpha1.PublishConfig{{}, withPairs} {
 		in := input(lost, config)
+		if diff := cmp.Diff(slicesText(n.resources(config)), slicesText(publish.Resources(in))); diff != "" {
+			t.Errorf("%s fell off the bus, and before health says anything what is published of it changed:\n%s", gpu.Name, diff)
+		}
 		in.Taints = []publish.Taint{{Device: gpu.Name, Key: publish.DriverName + "/lost", Effect: resourceapi.DeviceTaintEffectNoExecute}}
 		oneSlice(t, gpu.Name+" fell off the bus", gpu.Name, n.resources(config), publish.Resources(in))
 	}

@@ -26,8 +26,8 @@ func discovered(t *testing.T, n *node) {
 	if gpus, nics := len(n.snapshot.GPUs), len(n.snapshot.NICs); gpus != n.want.GPUs || nics != n.want.NICs {
 		t.Errorf("%d GPUs and %d NICs were found, the machine has %d and %d", gpus, nics, n.want.GPUs, n.want.NICs)
 	}
-	for _, a := range n.want.Columns {
-		for _, b := range n.want.Columns {
+	for i, a := range n.want.Columns {
+		for _, b := range n.want.Columns[i:] {
 			if got := topology.Distance(n.snapshot, a, b).String(); got != n.want.Cell(a, b) {
 				t.Errorf("from %s to %s it is %s, and %s by the published matrix", a, b, got, n.want.Cell(a, b))
 			}
@@ -50,19 +50,39 @@ func discovered(t *testing.T, n *node) {
 	n.uplinkReasons(t)
 }
 
-// uplinkReasons wants the reason of the NIC that carries the default route itself to
-// name that link, and that of a VF to name its PF.
+// uplinkReasons wants each reason to name what an administrator has to look at: the
+// default route's own link, the PF of a VF, and else a link that lies over the NIC.
 func (n *node) uplinkReasons(t *testing.T) {
 	t.Helper()
 	for _, nic := range n.snapshot.NICs {
+		var name string
+		if nic.Link != nil {
+			name = nic.Link.Name
+		}
+		because := n.over(name)
 		switch {
-		case nic.Uplink == "":
-		case nic.Link != nil && nic.Link.Name == n.Profile.UplinkName() && !strings.Contains(nic.Uplink, "default route 0.0.0.0/0 via "+nic.Link.Name):
-			t.Errorf("%s carries the node's default route, and the reason given is %q", nic.Name, nic.Uplink)
-		case nic.Kind == topology.VF && !strings.Contains(nic.Uplink, nic.Parent):
-			t.Errorf("%s is a VF of %s, and the reason given is %q", nic.Name, nic.Parent, nic.Uplink)
+		case nic.Kind == topology.VF:
+			because = []string{nic.Parent}
+		case name == n.Profile.UplinkName():
+			because = []string{"default route 0.0.0.0/0 via " + name}
+		}
+		names := func(reason string) bool { return strings.Contains(nic.Uplink, reason) }
+		if nic.Uplink != "" && !slices.ContainsFunc(because, names) {
+			t.Errorf("%s (%s) is an uplink because of one of %q, and the reason found is %q", nic.Name, name, because, nic.Uplink)
 		}
 	}
+}
+
+// over are the stacked links above a link, near and far; a profile lists them in
+// the order in which they are stacked.
+func (n *node) over(link string) []string {
+	below := []string{link}
+	for _, stacked := range n.Profile.Stacked {
+		if slices.ContainsFunc(stacked.Lower, func(lower string) bool { return slices.Contains(below, lower) }) {
+			below = append(below, stacked.Name)
+		}
+	}
+	return below[1:]
 }
 
 func published(t *testing.T, n *node) {

@@ -52,6 +52,11 @@ var (
 )
 
 func (r *report) name(what string, name resourceapi.QualifiedName) {
+	if r.names[name] {
+		return
+	}
+	before := len(r.problems)
+	defer func() { r.names[name] = len(r.problems) == before }()
 	domain, id, qualified := strings.Cut(string(name), "/")
 	if !qualified {
 		r.add(what, "its name has no domain")

@@ -24,7 +24,7 @@ type Server struct {
 // Problems are the reasons to refuse the pool, or to publish it otherwise than it
 // is; none if all is well.
 func Problems(name string, pool resourceslice.Pool, server Server) []string {
-	r := &report{pool: name, server: server, sets: map[string]map[string]resourceapi.Counter{}, devices: map[string]bool{}}
+	r := &report{pool: name, server: server, sets: map[string]map[string]resourceapi.Counter{}, devices: map[string]bool{}, names: map[resourceapi.QualifiedName]bool{}}
 	for _, segment := range strings.Split(name, "/") {
 		r.add("the name", validation.IsDNS1123Subdomain(segment)...)
 	}
@@ -50,6 +50,7 @@ type report struct {
 	server   Server
 	sets     map[string]map[string]resourceapi.Counter
 	devices  map[string]bool
+	names    map[resourceapi.QualifiedName]bool // that are in order
 	problems []string
 }
 
