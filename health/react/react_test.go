@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/hostler-dev/hostler/health"
+	"github.com/hostler-dev/hostler/topology"
 )
 
 const gpuA, gpuB, nicA = "gpu-0000-17-00-0", "gpu-0000-2a-00-0", "nic-0000-18-00-0"
@@ -19,6 +20,20 @@ var since = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func verdict(device string, family health.Family, severity health.Severity, reason string) health.Verdict {
 	return health.Verdict{Device: device, Family: family, Severity: severity, Reason: reason, Message: "message of " + reason, Since: since}
+}
+
+// Health speaks of hardware. What a GPU is cut into has no faults by itself, and
+// its health is derived where it is published.
+func TestDevicesAreTheHardware(t *testing.T) {
+	place := topology.MIGPlacement{Size: 1}
+	cut := topology.GPU{Name: gpuB, MIGEnabled: true, MIG: &topology.MIG{
+		Profiles:  []topology.MIGProfile{{Name: "1g.10gb", ID: 19, Placements: []topology.MIGPlacement{place}}},
+		Instances: []topology.MIGInstance{{ProfileID: 19, Placement: place, GPUInstance: 7}},
+	}}
+	got := Devices(&topology.Snapshot{GPUs: []topology.GPU{{Name: gpuA}, cut}, NICs: []topology.NIC{{Name: nicA}}})
+	if diff := cmp.Diff([]Device{{gpuA, true}, {gpuB, true}, {nicA, false}}, got); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
+	}
 }
 
 func TestTaints(t *testing.T) {
