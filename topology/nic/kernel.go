@@ -60,7 +60,7 @@ type Kernel interface {
 	Addresses() ([]Address, error)
 }
 
-// RuleLister tells which routing tables are asked. Without it only main, default and local count.
+// RuleLister tells which routing tables are asked. Without it all of them count.
 type RuleLister interface {
 	Rules() ([]Rule, error)
 }

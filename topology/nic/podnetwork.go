@@ -148,8 +148,11 @@ func (v *verdicts) podNetworks(networks []podNetwork) {
 const protocolRA = 9
 
 // routingDaemons by RTPROT_* of linux/rtnetlink.h and iproute2's rt_protos.
+// kube-router takes the number of mrouted, which makes no unicast routes (ZebraOriginator
+// in its pkg/routes); Calico's Felix has 80 (DefaultRouteProto in its dataplanedefs).
 var routingDaemons = map[int]string{
-	8: "gated", 11: "zebra", 12: "bird", 14: "xorp", 42: "babel", 99: "openr", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
+	8: "gated", 11: "zebra", 12: "bird", 14: "xorp", 17: "kube-router", 42: "babel", 80: "felix", 99: "openr",
+	186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 190: "ripng", 192: "eigrp",
 }
 
 func (v *verdicts) routingDaemons() {

@@ -13,6 +13,10 @@
 //     is a pod's, and the netdev is what the pod network runs over.
 //   - A rule "iif" is for forwarded traffic, read in the same way.
 //   - A rule "to" narrows the table's routes to that destination.
+//
+// A table that no rule names waits for one: cloud CNIs (Amazon's, Alibaba's Terway)
+// give an interface its table when they attach it to the machine, and the rules one by
+// one with the pods that get its addresses. Its routes count.
 
 package nic
 
@@ -74,21 +78,23 @@ func (r Rule) String() string {
 // chosenRoute is a route that the node's or its pods' traffic may take.
 type chosenRoute struct {
 	Route
-	// rule is what sends traffic to the route's table, "" for main, default and local.
+	// rule is what sends traffic to the route's table, "" for main, default and
+	// local, and for a table that waits for its rules.
 	rule string
 }
 
 // choose keeps the routes that count, with the destinations and links that do.
 func (n *network) choose(routes []Route, rules []Rule, nodeAddresses []netip.Addr) []chosenRoute {
-	byTable := map[int][]Rule{}
+	byTable, named := map[int][]Rule{}, map[int]bool{}
 	for _, rule := range rules {
+		named[rule.Table] = true
 		if rule.Table > 0 && rule.concernsTheNode() && !slices.Contains(byTable[rule.Table], rule) {
 			byTable[rule.Table] = append(byTable[rule.Table], rule)
 		}
 	}
 	chosen := make([]chosenRoute, 0, len(routes))
 	for _, route := range routes {
-		if table := route.table(); table >= tableDefault && table <= tableLocal {
+		if table := route.table(); table >= tableDefault && table <= tableLocal || !named[table] {
 			chosen = append(chosen, chosenRoute{Route: route})
 			continue
 		}

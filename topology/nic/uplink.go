@@ -103,8 +103,11 @@ func isDefault(destination netip.Prefix) bool {
 // origin says what is special about where a route is from.
 func (r *chosenRoute) origin() string {
 	origin := ""
-	if r.rule != "" {
-		origin = fmt.Sprintf(" in table %d, which the rule \"%s\" sends traffic to", r.table(), r.rule)
+	switch table := r.table(); {
+	case r.rule != "":
+		origin = fmt.Sprintf(" in table %d, which the rule \"%s\" sends traffic to", table, r.rule)
+	case table < tableDefault || table > tableLocal:
+		origin = fmt.Sprintf(" in table %d, which no rule names yet: a pod network may have prepared it", table)
 	}
 	if r.Protocol == protocolRA {
 		origin += ", learnt from a router advertisement"

@@ -67,7 +67,9 @@ func TestUplinks(t *testing.T) {
 		{"a PF makes its VFs uplinks", ports().route("0.0.0.0/0", 0, "p2"), Config{}, []string{"p2", "p2v0", "p2v1"}},
 		{"a VLAN over a VF", ports().link("v.5", "vlan", "", "p2v1").route("0.0.0.0/0", 0, "v.5"), Config{}, []string{"p2", "p2v1"}},
 
-		{"a table that no rule names", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100), Config{}, []string{"p0"}},
+		{"a table that no rule names, as cloud CNIs prepare it for pods to come", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(2), Config{}, []string{"p0", "p1"}},
+		{"the same without a default route", ports().route("0.0.0.0/0", 0, "p0").route("10.1.0.0/16", 0, "p1").inTable(2), Config{}, []string{"p0"}},
+		{"the same for a VLAN of a second NIC", ports().route("0.0.0.0/0", 0, "p0").link("p1.7", "vlan", "", "p1").route("::/0", 0, "p1.7").inTable(101), Config{}, []string{"p0", "p1"}},
 		{"a table for everything", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100}), Config{}, []string{"p0", "p1"}},
 		{"a table for everything of the other family", ports().route("0.0.0.0/0", 0, "p0").route("0.0.0.0/0", 0, "p1").inTable(100).rule(Rule{Table: 100, IPv6: true}), Config{}, []string{"p0"}},
 		{"the default table", ports().route("0.0.0.0/0", 0, "p1").inTable(253), Config{}, []string{"p1"}},
@@ -103,6 +105,8 @@ func TestUplinks(t *testing.T) {
 			route("10.244.2.0/26", 0, "tunl0").by(12).routed(func(r *Route) { r.Gateways = addresses("10.1.0.8") }), Config{}, []string{"p0", "p1"}},
 		{"a tunnel over a VLAN of a second NIC", ports().route("0.0.0.0/0", 0, "p0").link("p1.9", "vlan", "", "p1").tunnel("flannel.1", "vxlan", "p1.9", "", ""), Config{}, []string{"p0", "p1"}},
 		{"routes that BIRD learnt", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(12), Config{}, []string{"p0", "p1"}},
+		{"routes that kube-router learnt", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/24", 0, "p1").by(17), Config{}, []string{"p0", "p1"}},
+		{"routes that Calico makes without BIRD", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(80), Config{}, []string{"p0", "p1"}},
 		{"routes that the administrator wrote", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(4), Config{}, []string{"p0"}},
 	}
 	root, tree := hardware(t)
@@ -162,6 +166,8 @@ func TestTheReasonSaysWhatItIs(t *testing.T) {
 		{ports().route("::/0", 0, "p1").by(protocolRA), Config{}, "carries the default route ::/0 via p1, learnt from a router advertisement"},
 		{ports().route("0.0.0.0/0", 0, "p1").inTable(2).rule(Rule{Table: 2, From: netip.MustParsePrefix("10.244.0.0/16")}), Config{},
 			`carries the default route 0.0.0.0/0 via p1 in table 2, which the rule "from 10.244.0.0/16" sends traffic to`},
+		{ports().route("0.0.0.0/0", 0, "p1").inTable(2), Config{},
+			"carries the default route 0.0.0.0/0 via p1 in table 2, which no rule names yet: a pod network may have prepared it"},
 		{ports().address("p1", "192.0.2.7/24"), Config{NodeAddresses: addresses("192.0.2.7")}, "carries the node's address 192.0.2.7 on p1"},
 		{ports().route("10.0.0.0/8", 0, "p1"), Config{APIServerAddresses: addresses("10.1.2.3")}, "carries the route 10.0.0.0/8 to the API server 10.1.2.3 via p1"},
 		{ports().link("br0", "bridge", "", "").port("p1", "br0"), Config{}, "is a port of br0 on the node"},
