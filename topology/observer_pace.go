@@ -25,6 +25,10 @@ const (
 	// the few looks when an agent starts or a partition is made do not wait.
 	share = 5
 	ahead = time.Second
+	// work is the longest that a look works: what 2,000 devices take. One that takes
+	// longer waits, for the RTNL lock that the kernel holds while VFs are made, say,
+	// and just then the machine is about to change.
+	work = 500 * time.Millisecond
 )
 
 // Run observes until ctx is done. The first snapshot is there as soon as the
@@ -41,8 +45,8 @@ func (o *Observer) Run(ctx context.Context) error {
 	for {
 		begun := time.Now()
 		o.Observe(ctx)
-		took := time.Since(begun)
-		if took >= o.cfg.ReadTimeout {
+		took := min(time.Since(begun), work)
+		if time.Since(begun) >= o.cfg.ReadTimeout {
 			took = 0 // it was waiting for a reader that hangs, not work
 		}
 		rested := ration.charge(took)

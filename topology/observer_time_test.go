@@ -156,6 +156,21 @@ func TestAMachineThatTakesLongToReadIsReadLessOften(t *testing.T) {
 	})
 }
 
+// While the kernel makes VFs, a look waits for its locks for seconds; what it made must not wait for as many more.
+func TestALookThatWaitedIsNotALookThatWorked(t *testing.T) {
+	f := ready()
+	f.takes = func() { time.Sleep(4 * time.Second) }
+	inVirtualTime(t, f, func(r *running) {
+		r.pass(4100 * time.Millisecond)
+		r.hint()
+		r.pass(4200 * time.Millisecond)
+		r.set(func(f *fake) { f.driver.Version, f.takes = "new", func() {} })
+		r.hint()
+		r.pass(2500 * time.Millisecond)
+		r.mustBe("the new driver", func(s *topology.Snapshot) bool { return s.Driver.Version == "new" })
+	})
+}
+
 func TestAFewHintsDoNotWaitForOneAnother(t *testing.T) {
 	f := ready()
 	f.takes = func() { time.Sleep(200 * time.Millisecond) }

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/hostler-dev/hostler/topology"
+	"github.com/hostler-dev/hostler/topology/nic"
+	"github.com/hostler-dev/hostler/topology/uevent"
 )
 
 // monitor speaks QMP, QEMU's machine protocol.
@@ -98,7 +100,7 @@ func (m *monitor) await(event string) {
 func TestAPFIsUnpluggedAndPluggedAgain(t *testing.T) {
 	needMachine(t)
 	qemu := openMonitor(t)
-	snapshots := observe(t)
+	snapshots := observe(t, nic.Watch, uevent.Watch)
 	await := func(what string, is func(*topology.Snapshot) bool) *topology.Snapshot {
 		t.Helper()
 		timeout := time.After(time.Minute)

@@ -14,12 +14,13 @@ import (
 	"github.com/hostler-dev/hostler/topology"
 	"github.com/hostler-dev/hostler/topology/host"
 	"github.com/hostler-dev/hostler/topology/nic"
+	"github.com/hostler-dev/hostler/topology/uevent"
 )
 
 // The observer polls once an hour in this test: what it announces in time, it was told by the kernel.
 func TestTheObserverAnnouncesWhatChanges(t *testing.T) {
 	needMachine(t)
-	snapshots := observe(t)
+	snapshots := observe(t, nic.Watch, uevent.Watch)
 	await := func(what string, is func(*topology.Snapshot) bool) *topology.Snapshot {
 		t.Helper()
 		timeout := time.After(30 * time.Second)
@@ -65,12 +66,12 @@ func TestTheObserverAnnouncesWhatChanges(t *testing.T) {
 	await("no uplink", uplink(false))
 }
 
-// observe runs the agent's observer until the test ends.
-func observe(t *testing.T) <-chan *topology.Snapshot {
+// observe runs the agent's observer with these watchers until the test ends.
+func observe(t *testing.T, watchers ...topology.Watcher) <-chan *topology.Snapshot {
 	observer := topology.NewObserver(topology.ObserverConfig{
 		Hardware: host.New(host.Config{}),
 		GPUs:     noGPUs{},
-		Watchers: []topology.Watcher{nic.Watch},
+		Watchers: watchers,
 		Interval: time.Hour,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -148,6 +149,7 @@ func TestTheNodesUplinkIsFoundThroughWhateverCarriesIt(t *testing.T) {
 		setUp, tearDown []string
 		uplinks         []string // addresses of the NICs that are uplinks
 		reason          string   // part of the PF's reason
+		stacked         []string // links over the NICs, as "kind name over lower, …"
 	}{
 		{
 			name:     "an IPv4 default route on a PF makes it and its VFs uplinks",
@@ -175,6 +177,7 @@ func TestTheNodesUplinkIsFoundThroughWhateverCarriesIt(t *testing.T) {
 			tearDown: []string{"link delete bond0.100", "link delete bond0", "link set " + first + " up", "link set " + second + " up"},
 			uplinks:  []string{pf0, "0000:21:10.0", "0000:21:10.2", pf1, "0000:41:10.0", "0000:41:10.2"},
 			reason:   "bond0.100",
+			stacked:  []string{"bond bond0 over " + strings.Join(sorted(first, second), ", "), "vlan bond0.100 over bond0"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -197,9 +200,61 @@ func TestTheNodesUplinkIsFoundThroughWhateverCarriesIt(t *testing.T) {
 			if !cmp.Equal(tc.uplinks, got) {
 				t.Errorf("the uplinks are %v, want %v", got, tc.uplinks)
 			}
+			if diff := cmp.Diff(tc.stacked, stacked(s)); diff != "" {
+				t.Errorf("the links over the NICs are other ones (-want +got):\n%s", diff)
+			}
 			if reason := find(t, s, tc.uplinks[0]).Uplink; !strings.Contains(reason, tc.reason) {
 				t.Errorf("the reason is %q, want one that says %q", reason, tc.reason)
 			}
 		})
 	}
+}
+
+func sorted(names ...string) []string {
+	slices.Sort(names)
+	return names
+}
+
+func stacked(s *topology.Snapshot) []string {
+	var links []string
+	for _, l := range s.StackedLinks {
+		links = append(links, fmt.Sprintf("%s %s over %s", l.Kind, l.Name, strings.Join(l.Lower, ", ")))
+		if l.Uplink == "" {
+			links[len(links)-1] += ", not an uplink"
+		}
+	}
+	return links
+}
+
+// A VF that changes hands between drivers says so by device events alone: vfio-pci has no netdev.
+func TestADriverThatIsExchangedIsAnnouncedByTheKernel(t *testing.T) {
+	needMachine(t)
+	const vf = "0000:41:10.2"
+	snapshots := observe(t, uevent.Watch)
+	await := func(what string, is func(*topology.Snapshot) bool) {
+		t.Helper()
+		timeout := time.After(20 * time.Second)
+		for {
+			select {
+			case s := <-snapshots:
+				if is(s) {
+					return
+				}
+			case <-timeout:
+				t.Fatalf("in 20 s the observer announced no snapshot %s", what)
+			}
+		}
+	}
+	device := "/sys/bus/pci/devices/" + vf
+	bind := func(driver string) {
+		write(t, device+"/driver/unbind", vf)
+		write(t, device+"/driver_override", driver+"\n")
+		write(t, "/sys/bus/pci/drivers_probe", vf)
+	}
+	has := func(s *topology.Snapshot) bool { n := s.NIC(topology.NICName(vf)); return n != nil && n.Link != nil }
+	await("with the VF", has)
+	bind("vfio-pci")
+	await("without the VF", func(s *topology.Snapshot) bool { return s.NIC(topology.NICName(vf)) == nil })
+	bind("")
+	await("with the VF again", has)
 }
