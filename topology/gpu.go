@@ -55,9 +55,12 @@ type NVLink struct {
 type Fabric struct {
 	ClusterUUID string `json:"clusterUUID,omitempty"`
 	CliqueID    uint32 `json:"cliqueID"`
-	// State is NVML's own word: "NotSupported", "NotStarted", "InProgress" or "Completed".
+	// State is NVML's own word, "NotSupported", "NotStarted", "InProgress" or "Completed", or FabricFailed.
 	State string `json:"state"`
 }
+
+// FabricFailed is the state of a GPU whose attempt to join its fabric is over and did not succeed.
+const FabricFailed = "Failed"
 
 // NVSwitch is an NVLink switch on the node's PCIe tree.
 type NVSwitch struct {

@@ -7,6 +7,7 @@ package nvml
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -121,32 +122,41 @@ func peerKind(t nvml.IntNvLinkDeviceType) topology.NVLinkPeer {
 	return topology.NVLinkPeerUnknown
 }
 
+// membership is what the versions of nvmlGpuFabricInfo_t have in common. status
+// says whether joining succeeded; it means something only once state is "completed".
+type membership struct {
+	cluster [16]uint8
+	clique  uint32
+	state   uint8
+	status  nvml.Return
+}
+
 // fabric reads the GPU's membership of an NVLink fabric. GPUs outside any
 // fabric answer "not supported", in the return code or in the state.
 func (r *reading) fabric() {
-	type membership struct {
-		cluster [16]uint8
-		clique  uint32
-		state   uint8
-	}
-	store := func(m membership) {
-		r.gpu.Fabric = nil
-		if m.state == nvml.GPU_FABRIC_STATE_NOT_SUPPORTED {
-			return
-		}
-		r.gpu.Fabric = &topology.Fabric{ClusterUUID: clusterUUID(m.cluster), CliqueID: m.clique, State: fabricState(m.state)}
-	}
 	if r.has("nvmlDeviceGetGpuFabricInfoV") {
 		get(r, "nvmlDeviceGetGpuFabricInfoV", func() (membership, nvml.Return) {
 			info, ret := r.handle.GetGpuFabricInfoV().V2()
-			return membership{info.ClusterUuid, info.CliqueId, info.State}, ret
-		}, store)
+			return membership{info.ClusterUuid, info.CliqueId, info.State, nvml.Return(info.Status)}, ret
+		}, r.joined)
 		return
 	}
 	get(r, "nvmlDeviceGetGpuFabricInfo", func() (membership, nvml.Return) {
 		info, ret := r.handle.GetGpuFabricInfo()
-		return membership{info.ClusterUuid, info.CliqueId, info.State}, ret
-	}, store)
+		return membership{info.ClusterUuid, info.CliqueId, info.State, nvml.Return(info.Status)}, ret
+	}, r.joined)
+}
+
+func (r *reading) joined(m membership) {
+	r.gpu.Fabric = nil
+	if m.state == nvml.GPU_FABRIC_STATE_NOT_SUPPORTED {
+		return
+	}
+	r.gpu.Fabric = &topology.Fabric{ClusterUUID: clusterUUID(m.cluster), CliqueID: m.clique, State: fabricState(m.state)}
+	if m.state == nvml.GPU_FABRIC_STATE_COMPLETED && m.status != nvml.SUCCESS {
+		r.gpu.Fabric.State = topology.FabricFailed
+		r.note("NVLink fabric", fmt.Errorf("the GPU could not join its NVLink fabric: NVML says %s; see the log of the fabric manager", nameOf(m.status)))
+	}
 }
 
 func fabricState(state uint8) string {

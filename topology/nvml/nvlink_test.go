@@ -40,3 +40,26 @@ func TestLinksOfAPartialMesh(t *testing.T) {
 		t.Errorf("a getter that fails is %d problems and costs %s", len(gpu.Problems), diff)
 	}
 }
+
+// The state says that joining is over, the status beside it how it ended.
+func TestAFabricThatAGPUCouldNotJoin(t *testing.T) {
+	control, source := simulate(t, nvmlsim.Build, 0)
+	const cluster = "000102030405060708090a0b0c0d0e0f"
+	for _, c := range []struct {
+		name, fabric string
+		state        string
+		problems     int
+	}{
+		{"joined", "3 7 0 " + cluster, "Completed", 0},
+		{"joining failed", "3 7 0 " + cluster + " 999", topology.FabricFailed, 1},
+		{"a status before the end means nothing", "2 7 0 " + cluster + " 999", "InProgress", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			must(t, control.Set(0, "fabric", c.fabric))
+			gpu := read(t, source)[0]
+			if gpu.Fabric == nil || gpu.Fabric.State != c.state || len(gpu.Problems) != c.problems {
+				t.Errorf("the fabric is %+v with problems %v, want state %s", gpu.Fabric, gpu.Problems, c.state)
+			}
+		})
+	}
+}

@@ -94,12 +94,13 @@ nvmlReturn_t nvmlDeviceGetNvLinkErrorCounter(nvmlDevice_t device, unsigned int n
     }
 }
 
-// fabric reads gpu<N>/fabric: "<state 0 to 3> <clique> <health mask> <cluster uuid, 32 hex digits>".
+// fabric reads gpu<N>/fabric: "<state 0 to 3> <clique> <health mask> <cluster uuid, 32 hex digits> [<status>]".
+// The status, an nvmlReturn_t, is success where it is left out.
 static nvmlReturn_t fabric(nvmlDevice_t device, nvmlGpuFabricInfo_v3_t *info) {
     char text[SMALL], cluster[SMALL];
-    unsigned int state;
+    unsigned int state, status = NVML_SUCCESS;
     TRY(sim_gpu_text(device, "fabric", text, sizeof text));
-    if (sscanf(text, "%u %u %x %511s", &state, &info->cliqueId, &info->healthMask, cluster) != 4)
+    if (sscanf(text, "%u %u %x %511s %u", &state, &info->cliqueId, &info->healthMask, cluster, &status) < 4)
         return NVML_ERROR_UNKNOWN;
     for (unsigned int i = 0; i < sizeof info->clusterUuid; i++) {
         unsigned int byte;
@@ -108,7 +109,7 @@ static nvmlReturn_t fabric(nvmlDevice_t device, nvmlGpuFabricInfo_v3_t *info) {
         info->clusterUuid[i] = (unsigned char)byte;
     }
     info->state = (nvmlGpuFabricState_t)state;
-    info->status = NVML_SUCCESS;
+    info->status = (nvmlReturn_t)status;
     return NVML_SUCCESS;
 }
 
