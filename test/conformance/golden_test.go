@@ -13,7 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"sigs.k8s.io/yaml"
 
@@ -43,7 +42,7 @@ func golden(t *testing.T, n *node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+	if diff := difference(string(want), got); diff != "" {
 		t.Errorf("%s differs from what is published (run with -update if that is meant):\n%s", path, diff)
 	}
 }

@@ -147,13 +147,13 @@ func numaClaims(t *testing.T, n *node) {
 	two := func(constraint allocator.Part) []string {
 		return n.scheduler(v1alpha1.PublishConfig{}).ask(t, allocator.Request("gpu", 2), constraint)
 	}
-	apart, together := two(allocator.Distinct(numaNode)), two(allocator.Match(numaNode))
+	apart, closest := two(allocator.Distinct(numaNode)), two(allocator.Match(numaNode))
 	if (len(onNode) > 1) != (apart != nil) || apart != nil && n.want.NUMA[apart[0]] == n.want.NUMA[apart[1]] {
 		t.Errorf("a claim for GPUs on two NUMA nodes got %s; GPUs are on %v", given(apart), n.want.NUMA)
 	}
 	room := slices.ContainsFunc(slices.Collect(maps.Values(onNode)), func(gpus int) bool { return gpus > 1 })
-	if room != (together != nil) || together != nil && n.want.NUMA[together[0]] != n.want.NUMA[together[1]] {
-		t.Errorf("a claim for two GPUs on one NUMA node got %s; GPUs are on %v", given(together), n.want.NUMA)
+	if room != (closest != nil) || closest != nil && n.want.NUMA[closest[0]] != n.want.NUMA[closest[1]] {
+		t.Errorf("a claim for two GPUs on one NUMA node got %s; GPUs are on %v", given(closest), n.want.NUMA)
 	}
 }
 

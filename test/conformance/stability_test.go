@@ -12,8 +12,6 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/topology"
@@ -22,7 +20,7 @@ import (
 func sameTwice(t *testing.T, n *node) {
 	again := publish.Resources(input(observe(t, n.Machine), v1alpha1.PublishConfig{}))
 	if !apiequality.Semantic.DeepEqual(n.resources(v1alpha1.PublishConfig{}), again) {
-		t.Errorf("an unchanged machine is published otherwise the second time:\n%s", cmp.Diff(slicesText(n.resources(v1alpha1.PublishConfig{})), slicesText(again)))
+		t.Errorf("an unchanged machine is published otherwise the second time:\n%s", difference(slicesText(n.resources(v1alpha1.PublishConfig{})), slicesText(again)))
 	}
 }
 
@@ -56,7 +54,7 @@ func (n *node) loseGPU(t *testing.T, gpu *topology.GPU) {
 	}
 	for _, config := range []v1alpha1.PublishConfig{{}, withPairs} {
 		in := input(lost, config)
-		if diff := cmp.Diff(slicesText(n.resources(config)), slicesText(publish.Resources(in))); diff != "" {
+		if diff := difference(slicesText(n.resources(config)), slicesText(publish.Resources(in))); diff != "" {
 			t.Errorf("%s fell off the bus, and before health says anything what is published of it changed:\n%s", gpu.Name, diff)
 		}
 		in.Taints = []publish.Taint{{Device: gpu.Name, Key: publish.DriverName + "/lost", Effect: resourceapi.DeviceTaintEffectNoExecute}}
@@ -101,7 +99,7 @@ func oneSlice(t *testing.T, what, device string, before, after resourceslice.Dri
 		}
 	}
 	if len(changed) != 1 || !slices.ContainsFunc(changed[0].Devices, func(d resourceapi.Device) bool { return d.Name == device }) {
-		t.Errorf("%s, and %d slices changed instead of its own:\n%s", what, len(changed), cmp.Diff(slicesText(before), slicesText(after)))
+		t.Errorf("%s, and %d slices changed instead of its own:\n%s", what, len(changed), difference(slicesText(before), slicesText(after)))
 	}
 }
 
@@ -127,7 +125,7 @@ func twin(t *testing.T, n *node) {
 	}
 	withoutIdentities(ours)
 	withoutIdentities(theirs)
-	if diff := cmp.Diff(slicesText(ours), slicesText(theirs)); diff != "" {
+	if diff := difference(slicesText(ours), slicesText(theirs)); diff != "" {
 		t.Errorf("two machines of one model differ in more than identities:\n%s", diff)
 	}
 }

@@ -14,9 +14,6 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
-
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/topology"
@@ -88,27 +85,26 @@ func (n *node) over(link string) []string {
 func published(t *testing.T, n *node) {
 	devices := devicesByName(n.resources(v1alpha1.PublishConfig{}))
 	count := map[string]int{}
-	tainted := []string{}
-	numa, rails := map[string]int{}, map[string]string{}
+	var tainted []string
+	numa, rails := map[string]string{}, map[string]string{}
 	for name, d := range devices {
 		count[value(d, own+"type")]++
 		if slices.ContainsFunc(d.Taints, func(t resourceapi.DeviceTaint) bool { return t.Key == publish.UplinkTaint }) {
 			tainted = append(tainted, name)
 		}
-		if a := d.Attributes[numaNode]; value(d, own+"type") == "gpu" && a.IntValue != nil {
-			numa[name] = int(*a.IntValue)
-		}
-		if rail := value(d, own+"rail"); rail != "" {
-			rails[name] = rail
-		}
+		numa[name], rails[name] = value(d, numaNode), value(d, own+"rail")
 	}
 	if count["gpu"] != n.want.GPUs || count["nic"] != n.want.NICs {
 		t.Errorf("%d GPUs and %d NICs are published, the machine has %d and %d", count["gpu"], count["nic"], n.want.GPUs, n.want.NICs)
 	}
 	same(t, "NICs with the taint "+publish.UplinkTaint, n.want.Uplinks, tainted)
-	same(t, "NUMA nodes of GPUs", n.want.NUMA, numa)
-	same(t, "GPUs by nvlinkIsland", n.want.Islands, members(devices, own+"nvlinkIsland", "gpu"))
-	same(t, "GPUs and NICs by affinityGroup", n.groups(), n.mixed(members(devices, own+"affinityGroup", "gpu", "nic")))
+	for gpu, node := range n.want.NUMA {
+		if numa[gpu] != fmt.Sprint(node) {
+			t.Errorf("%s is published on NUMA node %q, and is on %d", gpu, numa[gpu], node)
+		}
+	}
+	same(t, "GPUs by nvlinkIsland", together(n.want.Islands), together(members(devices, own+"nvlinkIsland", "gpu")))
+	same(t, "GPUs and NICs by affinityGroup", together(n.groups()), together(n.mixed(members(devices, own+"affinityGroup", "gpu", "nic"))))
 	for nic, gpu := range n.want.Rails {
 		if rails[nic] == "" || rails[nic] != rails[gpu] || rails[gpu] != n.railOf(gpu) {
 			t.Errorf("%s has the rail %q, %s has %q, and both are on rail %s", nic, rails[nic], gpu, rails[gpu], n.railOf(gpu))
@@ -190,14 +186,20 @@ func value(d *resourceapi.Device, name string) string {
 	return attributeText(a)
 }
 
-// same compares what has no order of its own.
-func same(t *testing.T, what string, want, got any) {
+// same compares lists in any order.
+func same(t *testing.T, what string, want, got []string) {
 	t.Helper()
-	sorted := []cmp.Option{
-		cmpopts.EquateEmpty(), cmpopts.SortSlices(func(a, b string) bool { return a < b }),
-		cmpopts.SortSlices(func(a, b []string) bool { return slices.Min(a) < slices.Min(b) }),
+	missing, extra := without(want, got), without(got, want)
+	if len(missing)+len(extra) > 0 || len(want) != len(got) {
+		t.Errorf("%s: not found are %q, wrongly found are %q", what, missing, extra)
 	}
-	if diff := cmp.Diff(want, got, sorted...); diff != "" {
-		t.Errorf("%s (- is what they are, + is what was found):\n%s", what, diff)
+}
+
+// together are groups in words, for same.
+func together(groups [][]string) []string {
+	var list []string
+	for _, group := range groups {
+		list = append(list, strings.Join(slices.Sorted(slices.Values(group)), " with "))
 	}
+	return list
 }
