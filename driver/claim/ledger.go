@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
 )
@@ -70,15 +71,16 @@ func (l *Ledger) Held() map[string]topology.NIC {
 	return held
 }
 
-// InUse are the names of the devices that claims have, whatever else these devices exclude.
-func (l *Ledger) InUse() map[string]bool {
-	names := map[string]bool{}
-	for _, entry := range l.journal.Entries() {
-		for _, device := range entry.Devices {
-			names[device.Name] = true
+// InUse are the devices of hardware that claims have for themselves, by name. Whoever
+// has admin access looks at a device without taking it.
+func (l *Ledger) InUse() map[string]publish.Use {
+	uses := map[string]publish.Use{}
+	for _, holder := range l.Holders() {
+		if !holder.AdminAccess && (holder.GPU != "" || holder.NIC != "") {
+			uses[holder.Device] = publish.Use{Pool: holder.Pool, GPU: holder.GPU, NIC: holder.NIC}
 		}
 	}
-	return names
+	return uses
 }
 
 // Made are the names of the partitions that exist, or are about to, because a

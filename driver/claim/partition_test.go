@@ -9,8 +9,11 @@ import (
 
 	resourceapi "k8s.io/api/resource/v1"
 
+	resourceapi "k8s.io/api/resource/v1"
+
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/gpu/gputest"
+	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -149,8 +152,23 @@ func TestHeldNICOfAPair(t *testing.T) {
 	if holders := ledger.Holders(); len(holders) != 1 || holders[0].GPU != "gpu-0000-17-00-0" || holders[0].NIC != "nic-0000-18-00-0" {
 		t.Errorf("holders %+v; want the pair's GPU and NIC", holders)
 	}
-	if used := ledger.InUse(); len(used) != 1 || !used[pairRDMA] {
-		t.Errorf("in use %v; want the pair by its name", used)
+	want := publish.Use{Pool: publish.DevicePool(node), GPU: "gpu-0000-17-00-0", NIC: "nic-0000-18-00-0"}
+	if used := ledger.InUse(); len(used) != 1 || used[pairRDMA] != want {
+		t.Errorf("in use %v; want the pair with its parts: %v", used, want)
+	}
+}
+
+// Else a faulty GPU that a monitor looks at would stay on offer where the API server
+// has no taints, and its partitions would not be offered where it has no counters.
+func TestAdminAccessAndEgressUseNothingUp(t *testing.T) {
+	r := newRoom(t, t.TempDir(), boot)
+	for _, c := range []*resourceapi.ResourceClaim{watching(allocated("monitor", onGPU("gpu-0000-17-00-0"))), allocated("scope", onEgress())} {
+		if _, err := r.prepare(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used := NewLedger(r.journal).InUse(); len(used) > 0 {
+		t.Errorf("in use %v; want nothing", used)
 	}
 }
 

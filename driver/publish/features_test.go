@@ -37,13 +37,6 @@ func TestWhatAnAPIServerCannotExpressIsWithheld(t *testing.T) {
 	fault := func(device string) []Taint {
 		return []Taint{{Device: device, Key: "hostler.dev/xid", Effect: resourceapi.DeviceTaintEffectNoSchedule}}
 	}
-	used := func(names ...string) map[string]bool {
-		all := map[string]bool{}
-		for _, name := range names {
-			all[name] = true
-		}
-		return all
-	}
 	for _, test := range []struct {
 		name        string
 		in          Input
@@ -56,15 +49,15 @@ func TestWhatAnAPIServerCannotExpressIsWithheld(t *testing.T) {
 		{"without taints: no faulty GPU", Input{Features: noTaints, Taints: fault(plainGPU)}, []string{plainNIC}, []string{plainGPU}},
 		{"without taints: no partitions of a faulty GPU", Input{Features: noTaints, Taints: fault(migmodeGPU)}, []string{plainGPU}, []string{existing, unmade}},
 		{"without taints: no pair with a faulty half", Input{Features: noTaints, Taints: fault(firstVF), Publish: withPairs}, []string{plainGPU}, []string{firstVF, plainPair}},
-		{"without taints: a faulty device in use stays", Input{Features: noTaints, Taints: fault(plainGPU), InUse: used(plainGPU, uplinkNIC)}, []string{plainGPU, uplinkNIC}, []string{migmodeGPU}},
+		{"without taints: a faulty device in use stays", Input{Features: noTaints, Taints: fault(plainGPU), InUse: inUse(plainGPU, uplinkNIC)}, []string{plainGPU, uplinkNIC}, []string{migmodeGPU}},
 		{"without taints: a held NIC stays", Input{Features: noTaints, Taints: fault(plainNIC), Held: map[string]topology.NIC{plainNIC: nic("0000:19:00.0")}}, []string{plainNIC}, nil},
 		{"without taints: a fault without consequence is none", Input{Features: noTaints, Taints: []Taint{{Device: plainGPU, Key: "hostler.dev/slow", Effect: resourceapi.DeviceTaintEffectNone}}}, []string{plainGPU}, nil},
 		{"without counters: only what exists and excludes nothing", Input{Features: noCounters, Publish: withPairs},
 			[]string{plainGPU, existing, firstVF, plainNIC, uplinkNIC}, []string{migmodeGPU, unmade, sriovPF, plainPair}},
-		{"without counters: a partition of this agent goes when its claim goes", Input{Features: noCounters, Made: used(existing)}, nil, []string{existing}},
-		{"without counters: a partition in use stays", Input{Features: noCounters, Made: used(existing), InUse: used(existing)}, []string{existing}, []string{unmade}},
-		{"without counters: a PF in use stays, and its VFs go", Input{Features: noCounters, InUse: used(sriovPF)}, []string{sriovPF}, []string{firstVF}},
-		{"without counters: a pair in use stays, and its halves go", Input{Features: noCounters, Publish: withPairs, InUse: used(plainPair), Held: map[string]topology.NIC{firstVF: crowded().NICs[1]}},
+		{"without counters: a partition of this agent goes when its claim goes", Input{Features: noCounters, Made: map[string]bool{existing: true}}, nil, []string{existing}},
+		{"without counters: a partition in use stays", Input{Features: noCounters, Made: map[string]bool{existing: true}, InUse: inUse(existing)}, []string{existing}, []string{unmade}},
+		{"without counters: a PF in use stays, and its VFs go", Input{Features: noCounters, InUse: inUse(sriovPF)}, []string{sriovPF}, []string{firstVF}},
+		{"without counters: a pair in use stays, and its halves go", Input{Features: noCounters, Publish: withPairs, InUse: map[string]Use{plainPair: {GPU: plainGPU, NIC: firstVF}}, Held: map[string]topology.NIC{firstVF: crowded().NICs[1]}},
 			[]string{plainPair, plainNIC}, []string{plainGPU, firstVF, sriovPF}},
 		{"nothing optional at all", Input{},
 			[]string{plainGPU, existing, firstVF, plainNIC, EgressDevice}, []string{migmodeGPU, unmade, sriovPF, uplinkNIC}},

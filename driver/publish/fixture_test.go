@@ -150,6 +150,15 @@ func find(resources resourceslice.DriverResources, name string) *resourceapi.Dev
 	return nil
 }
 
+// inUse are devices that claims have from where they are published.
+func inUse(names ...string) map[string]Use {
+	all := map[string]Use{}
+	for _, name := range names {
+		all[name] = Use{}
+	}
+	return all
+}
+
 // names are those of all devices whose name begins so, in the order of the slices.
 func names(resources resourceslice.DriverResources, pool, prefix string) []string {
 	var list []string

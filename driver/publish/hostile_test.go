@@ -27,7 +27,12 @@ func drawInput(t *rapid.T) Input {
 			Partitions: rapid.SampledFrom([]v1alpha1.PartitionOffer{v1alpha1.PartitionsAll, v1alpha1.PartitionsExisting}).Draw(t, "partitions"), CompositeDevices: rapid.Bool().Draw(t, "composite"),
 		},
 		Snapshot: &topology.Snapshot{Driver: topology.Driver{Version: lie.Draw(t, "version"), CUDAVersion: lie.Draw(t, "cuda")}},
-		Made:     map[string]bool{}, InUse: map[string]bool{}, Held: map[string]topology.NIC{},
+		Made:     map[string]bool{}, InUse: map[string]Use{}, Held: map[string]topology.NIC{},
+	}
+	use := func(name, gpu, nic string) {
+		if rapid.Bool().Draw(t, "used") {
+			in.InUse[name] = Use{Pool: rapid.SampledFrom([]string{"", DevicePool(node), GPUPool(node), NICPool(node)}).Draw(t, "pool"), GPU: gpu, NIC: nic}
+		}
 	}
 	for id := range rapid.IntRange(0, 40).Draw(t, "nodes") {
 		in.Snapshot.NUMANodes = append(in.Snapshot.NUMANodes, topology.NUMANode{ID: id, Socket: rapid.IntRange(-1, 1).Draw(t, "socket"), Distances: rapid.SliceOfN(rapid.IntRange(10, 12), 0, 40).Draw(t, "distances")})
@@ -51,7 +56,8 @@ func drawInput(t *rapid.T) Input {
 				g.MIG.Instances = append(g.MIG.Instances, instance(p.ID, at.Start, at.Size))
 			}
 			for _, partition := range topology.Partitions(&g) {
-				in.Made[partition.Name], in.InUse[partition.Name] = rapid.Bool().Draw(t, "made"), rapid.Bool().Draw(t, "used")
+				in.Made[partition.Name] = rapid.Bool().Draw(t, "made")
+				use(partition.Name, g.Name, "")
 			}
 		}
 		place(&g.Placement)
@@ -71,9 +77,10 @@ func drawInput(t *rapid.T) Input {
 		for n := range nics {
 			nics[n].VFID = rapid.SampledFrom([]int{nics[n].VFID, -1, 1 << 40}).Draw(t, "vfID")
 		}
-		in.InUse[nics[len(nics)-1].Name] = rapid.Bool().Draw(t, "used")
+		use(nics[len(nics)-1].Name, "", nics[len(nics)-1].Name)
 		if len(in.Snapshot.GPUs) > 0 {
-			in.InUse[topology.PairName(in.Snapshot.GPUs[0].Placement.PCI, nics[len(nics)-1].Placement.PCI)] = rapid.Bool().Draw(t, "pair used")
+			first := in.Snapshot.GPUs[0]
+			use(topology.PairName(first.Placement.PCI, nics[len(nics)-1].Placement.PCI), first.Name, nics[len(nics)-1].Name)
 		}
 		in.Held[nics[0].Name] = nics[0]
 		in.Snapshot.NICs = append(in.Snapshot.NICs, nics[rapid.IntRange(0, 1).Draw(t, "without PF"):]...)

@@ -31,6 +31,8 @@ type offering struct {
 	pairs     []topology.Pair
 	pairedVFs map[string][]string
 	joined    map[string]bool
+	// stranded are the devices in use that the scheduler does not see.
+	stranded []stranded
 
 	// sets are all counter sets by name; gpuSets and nicSets have them in PCI order.
 	sets             map[string]counters
@@ -70,6 +72,7 @@ func offer(in Input) *offering {
 		}
 	}
 	o.matchPairs()
+	o.findStranded()
 	for i := range o.snapshot.NICs {
 		o.nicSet(&o.snapshot.NICs[i])
 	}
@@ -134,7 +137,8 @@ func (o *offering) claimName(taken map[string]bool, name string) bool {
 // inUse reports whether a claim has this very device, and not a pair with it.
 func (o *offering) inUse(name string) bool {
 	_, held := o.in.Held[name]
-	return o.in.InUse[name] || held && !o.joined[name]
+	_, used := o.in.InUse[name]
+	return (used || held && !o.joined[name]) && !o.isStranded(name)
 }
 
 // place is where a GPU and all that is made of it belong.
@@ -165,6 +169,7 @@ func (o *offering) addGPU(gpu *topology.GPU, at *place) {
 		Taints:           o.gpuTaints(gpu),
 	}
 	switch alone := o.in.Features.Counters || o.inUse(gpu.Name); {
+	case o.gpuStranded(gpu):
 	case !alone && partitioned(gpu):
 		o.withhold(lacksCounters, "%s in MIG mode as a whole", gpuKind)
 	case !alone && o.joined[gpu.Name]:
@@ -187,6 +192,8 @@ func (o *offering) addNIC(i int) {
 		on, slot = o.virtual[nic.Parent], nic.VFID
 	}
 	switch alone := o.in.Features.Counters || o.inUse(nic.Name); {
+	case o.nicStranded(nic):
+		return
 	case !alone && o.vfs[nic.Name] > 0:
 		o.withhold(lacksCounters, "%s with VFs", pfKind)
 		return

@@ -24,7 +24,7 @@ func (o *offering) matchPairs() {
 	}
 	matched := topology.Pairs(&o.snapshot)
 	for _, pair := range append(o.formerPairs(matched), matched...) {
-		switch used := o.in.InUse[pair.Name]; {
+		switch _, used := o.in.InUse[pair.Name]; {
 		case used:
 			o.joined[pair.GPU], o.joined[pair.NIC] = true, true
 		case !o.in.Features.Counters:
@@ -45,34 +45,25 @@ func (o *offering) matchPairs() {
 
 // formerPairs are in use but not matched any more, for instance because VFs were made since.
 func (o *offering) formerPairs(matched []topology.Pair) []topology.Pair {
-	wanted := map[string]bool{}
-	for name, used := range o.in.InUse {
-		known := o.snapshot.GPU(name) != nil || o.snapshot.NIC(name) != nil ||
-			slices.ContainsFunc(matched, func(p topology.Pair) bool { return p.Name == name })
-		if used && !known {
-			wanted[name] = true
-		}
-	}
 	var former []topology.Pair
-	if len(wanted) == 0 {
-		return nil
-	}
-	for i := range o.snapshot.GPUs {
-		gpu := &o.snapshot.GPUs[i]
-		for j := range o.snapshot.NICs {
-			nic := &o.snapshot.NICs[j]
-			if name := topology.PairName(gpu.Placement.PCI, nic.Placement.PCI); wanted[name] {
-				distance := topology.Distance(&o.snapshot, gpu.Name, nic.Name).Class
-				former = append(former, topology.Pair{Name: name, GPU: gpu.Name, NIC: nic.Name, Distance: distance})
-			}
+	for name, use := range o.in.InUse {
+		isMatched := slices.ContainsFunc(matched, func(p topology.Pair) bool { return p.Name == name })
+		if !use.pair() || isMatched || o.snapshot.GPU(use.GPU) == nil || o.snapshot.NIC(use.NIC) == nil {
+			continue
 		}
+		distance := topology.Distance(&o.snapshot, use.GPU, use.NIC).Class
+		former = append(former, topology.Pair{Name: name, GPU: use.GPU, NIC: use.NIC, Distance: distance})
 	}
+	slices.SortFunc(former, func(a, b topology.Pair) int { return cmp.Compare(a.Name, b.Name) })
 	return former
 }
 
 // addPair puts the pair beside its GPU, with which it is tainted.
 func (o *offering) addPair(pair *topology.Pair, at *place) {
 	gpu, nic := o.snapshot.GPU(pair.GPU), o.snapshot.NIC(pair.NIC)
+	if _, used := o.in.InUse[pair.Name]; !used && (o.gpuStranded(gpu) || o.nicStranded(nic)) {
+		return
+	}
 	o.add(at.on, at.slot+1, pairKind, resourceapi.Device{
 		Name:             pair.Name,
 		Attributes:       pairAttributes(pair, gpu, nic, &o.snapshot.Driver, o.wiring),

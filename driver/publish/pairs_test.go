@@ -63,7 +63,8 @@ func TestPairWithAHeldNICStaysAsItWas(t *testing.T) {
 	const pair = "pair-0000-13-00-0-0000-15-00-0"
 	in := Input{NodeName: node, Features: everything, Publish: withPairs, Snapshot: dgx()}
 	before := Resources(in)
-	in.Held, in.InUse = map[string]topology.NIC{in.Snapshot.NICs[0].Name: in.Snapshot.NICs[0]}, map[string]bool{pair: true}
+	in.Held, in.InUse = map[string]topology.NIC{in.Snapshot.NICs[0].Name: in.Snapshot.NICs[0]},
+		map[string]Use{pair: {Pool: DevicePool(node), GPU: in.Snapshot.GPUs[0].Name, NIC: in.Snapshot.NICs[0].Name}}
 	in.Snapshot.NICs[0].Link = nil
 	if diff := cmp.Diff(before, Resources(in)); diff != "" {
 		t.Errorf("the netdev is in the pod, and slices changed:\n%s", diff)
@@ -74,7 +75,7 @@ func TestPairWithAHeldNICStaysAsItWas(t *testing.T) {
 // would match its GPU with another NIC by now.
 func TestFormerPairInUseStays(t *testing.T) {
 	const former = "pair-0000-17-00-0-0000-18-00-0"
-	in := Input{NodeName: node, Features: everything, Publish: withPairs, InUse: map[string]bool{former: true}, Snapshot: &topology.Snapshot{
+	in := Input{NodeName: node, Features: everything, Publish: withPairs, InUse: map[string]Use{former: {GPU: "gpu-0000-17-00-0", NIC: "nic-0000-18-00-0"}}, Snapshot: &topology.Snapshot{
 		GPUs: []topology.GPU{gpu("0000:17:00.0")}, NICs: withVFs(nic("0000:18:00.0"), 2),
 	}}
 	resources := Resources(in)

@@ -91,7 +91,7 @@ func (o *offering) engaged(gpu *topology.GPU, cutting *cutting, p *topology.Part
 func (o *offering) offers(gpu *topology.GPU, cutting *cutting, p *topology.Partition) bool {
 	at := p.Placement
 	switch within := at.Start >= 0 && at.Size > 0 && at.Size <= gpu.MIG.MemorySlices && at.Start <= gpu.MIG.MemorySlices-at.Size; {
-	case !within:
+	case !within, o.partitionStranded(gpu, cutting, p):
 		return false
 	case o.inUse(p.Name):
 		return true

@@ -61,6 +61,16 @@ type Features struct {
 	ListAttributes bool
 }
 
+// Use is a device in a claim's hands.
+type Use struct {
+	// Pool that it was allocated from; "" stands for the one in which it is published now.
+	Pool string
+	// GPU and NIC are the hardware that it is or is part of, by name: both of a pair.
+	GPU, NIC string
+}
+
+func (u *Use) pair() bool { return u.GPU != "" && u.NIC != "" }
+
 // Input is everything that slices are made of.
 type Input struct {
 	NodeName string
@@ -73,10 +83,11 @@ type Input struct {
 	// claims or has just removed: they come and go with their claims and keep no other
 	// placement from being offered.
 	Made map[string]bool
-	// InUse are the devices, by name, that claims hold now. Their entries stay,
-	// whatever else is withheld: the scheduler counts what an allocated device takes
-	// only as long as it sees the device.
-	InUse map[string]bool
+	// InUse are the devices, by name, that claims hold now, other than by admin access.
+	// Their entries stay, whatever else is withheld: the scheduler counts what an
+	// allocated device takes only as long as it sees the device, in the pool that it
+	// was allocated from.
+	InUse map[string]Use
 	// Snapshot may be nil before the first look at the machine: pools are then empty.
 	Snapshot *topology.Snapshot
 	Taints   []Taint

@@ -35,25 +35,45 @@ func TestNothingCanBeGivenAwayTwice(t *testing.T) {
 		}
 		for i, a := range devices {
 			for _, b := range devices[:i] {
-				if in.InUse[a.Name] && in.InUse[b.Name] || !overlap(hardware[a.Name], hardware[b.Name]) || exclude(sets, a, b) {
-					continue
+				if overlap(hardware[a.Name], hardware[b.Name]) && !exclude(sets, a, b) {
+					t.Fatalf("%s and %s share hardware and can both be allocated: %v, %v", a.Name, b.Name, a.ConsumesCounters, b.ConsumesCounters)
 				}
-				t.Fatalf("%s and %s share hardware and can both be allocated: %v, %v", a.Name, b.Name, a.ConsumesCounters, b.ConsumesCounters)
 			}
 		}
-		for name := range in.InUse {
-			if hardware[name] != nil && find(resources, name) == nil {
+		for name, use := range in.InUse {
+			if counts := slices.Contains(names(resources, use.Pool, name), name); counts {
+				continue
+			}
+			if use.Pool == poolNow(in, &use) && (use.GPU == "" || in.Snapshot.GPU(use.GPU) != nil) {
 				t.Fatalf("%s is in use and not published", name)
+			}
+			for _, d := range devices {
+				if overlap(hardware[name], hardware[d.Name]) {
+					t.Fatalf("%s is in use from pool %s, which the scheduler does not see, and %s is on offer", name, use.Pool, d.Name)
+				}
 			}
 		}
 	})
+}
+
+// poolNow is where a device in use belongs, "" for a pair where there are none.
+func poolNow(in Input, use *Use) string {
+	switch {
+	case in.Publish.CompositeDevices:
+		return DevicePool(node)
+	case use.pair():
+		return ""
+	case use.GPU != "":
+		return GPUPool(node)
+	}
+	return NICPool(node)
 }
 
 // drawClaims is a machine with partitions of an administrator and of this agent,
 // some of whose devices are in use, and the pieces of hardware of all devices
 // that it could offer.
 func drawClaims(t *rapid.T) (Input, map[string][]string) {
-	in := Input{NodeName: node, Snapshot: dgx(), Made: map[string]bool{}, InUse: map[string]bool{}, Features: everything, Publish: v1alpha1.PublishConfig{
+	in := Input{NodeName: node, Snapshot: dgx(), Made: map[string]bool{}, InUse: map[string]Use{}, Held: map[string]topology.NIC{}, Features: everything, Publish: v1alpha1.PublishConfig{
 		CompositeDevices: rapid.Bool().Draw(t, "composite"), Partitions: v1alpha1.PartitionsAll,
 	}}
 	in.Features.Counters, in.Features.Taints = rapid.Bool().Draw(t, "counters"), rapid.Bool().Draw(t, "taints")
@@ -91,16 +111,38 @@ func drawClaims(t *rapid.T) (Input, map[string][]string) {
 			hardware[s.NICs[i].Parent] = append(hardware[s.NICs[i].Parent], s.NICs[i].Name)
 		}
 	}
+	uses := map[string]Use{}
+	for i := range s.NICs {
+		uses[s.NICs[i].Name] = Use{NIC: s.NICs[i].Name}
+	}
 	for i := range s.GPUs {
+		uses[s.GPUs[i].Name] = Use{GPU: s.GPUs[i].Name}
+		for _, p := range topology.Partitions(&s.GPUs[i]) {
+			uses[p.Name] = Use{GPU: s.GPUs[i].Name}
+		}
 		for j := range s.NICs {
-			if in.Publish.CompositeDevices {
-				name := topology.PairName(s.GPUs[i].Placement.PCI, s.NICs[j].Placement.PCI)
-				hardware[name] = append(append([]string{}, hardware[s.GPUs[i].Name]...), hardware[s.NICs[j].Name]...)
-			}
+			name := topology.PairName(s.GPUs[i].Placement.PCI, s.NICs[j].Placement.PCI)
+			uses[name] = Use{GPU: s.GPUs[i].Name, NIC: s.NICs[j].Name}
+			hardware[name] = append(append([]string{}, hardware[s.GPUs[i].Name]...), hardware[s.NICs[j].Name]...)
 		}
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "claims") {
-		in.InUse[rapid.SampledFrom(slices.Sorted(maps.Keys(hardware))).Draw(t, "in use")] = true
+		name := rapid.SampledFrom(slices.Sorted(maps.Keys(hardware))).Draw(t, "in use")
+		use := uses[name]
+		before := in
+		before.Publish.CompositeDevices = use.pair() || rapid.Bool().Draw(t, "composite then")
+		use.Pool = poolNow(before, &use)
+		// Two claims never have the same hardware.
+		taken := func(other string) bool { return overlap(hardware[name], hardware[other]) }
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(in.InUse)), taken) {
+			in.InUse[name] = use
+			if n := s.NIC(use.NIC); n != nil {
+				in.Held[n.Name] = *n
+			}
+		}
+	}
+	if rapid.Bool().Draw(t, "a GPU is unplugged") {
+		s.GPUs = s.GPUs[1:]
 	}
 	return in, hardware
 }

@@ -145,7 +145,10 @@ func TestLifeOfAPartitionWritesNothing(t *testing.T) {
 	}{
 		{"about to be made", true, true, false}, {"made", true, true, true}, {"given back", true, false, true}, {"removed", true, false, false}, {"forgotten", false, false, false},
 	} {
-		in.Made, in.InUse = map[string]bool{name: stage.made}, map[string]bool{name: stage.inUse}
+		in.Made, in.InUse = map[string]bool{name: stage.made}, nil
+		if stage.inUse {
+			in.InUse = map[string]Use{name: {Pool: GPUPool(node), GPU: "gpu-0000-17-00-0"}}
+		}
 		in.Snapshot.GPUs[0] = migGPU("0000:17:00.0")
 		if stage.exists {
 			in.Snapshot.GPUs[0] = migGPU("0000:17:00.0", instance(9, 4, 4))
