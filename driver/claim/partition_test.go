@@ -9,8 +9,6 @@ import (
 
 	resourceapi "k8s.io/api/resource/v1"
 
-	resourceapi "k8s.io/api/resource/v1"
-
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/gpu/gputest"
 	"github.com/hostler-dev/hostler/driver/publish"
