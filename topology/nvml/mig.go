@@ -66,12 +66,12 @@ func (r *reading) instances(profiles []gpuInstanceProfile) []topology.MIGInstanc
 	for _, d := range r.migDevices() {
 		at := slices.IndexFunc(found, func(i topology.MIGInstance) bool { return i.GPUInstance == d.gpuInstance })
 		if at < 0 { // of a profile that could not be read, or made a moment ago
-			instance, err := call(r.ctx, r.device.lane, "nvmlDeviceGetGpuInstanceById", func() (topology.MIGInstance, nvml.Return) { return instanceByID(r.handle, d.gpuInstance) })
-			if err != nil {
+			instance, err := call(r.ctx, r.device.lane, "nvmlDeviceGetGpuInstanceById", func() (*topology.MIGInstance, nvml.Return) { return instanceByID(r.handle, d.gpuInstance) })
+			if err != nil || instance == nil {
 				r.note(fmt.Sprintf("GPU instance %d", d.gpuInstance), err)
 				continue
 			}
-			at, found = len(found), append(found, instance)
+			at, found = len(found), append(found, *instance)
 		}
 		found[at].ComputeInstances = append(found[at].ComputeInstances, topology.MIGComputeInstance{ComputeInstance: d.computeInstance, UUID: d.uuid})
 	}
@@ -102,12 +102,10 @@ func (r *reading) instancesOf(p gpuInstanceProfile) []topology.MIGInstance {
 			}
 			var found []topology.MIGInstance
 			for _, handle := range handles {
-				// One that was destroyed since is no longer part of the answer.
-				switch instance, ret := instanceOf(handle); ret {
-				case nvml.SUCCESS:
+				switch instance, ret := instanceOf(handle); {
+				case ret == nvml.SUCCESS:
 					found = append(found, instance)
-				case nvml.ERROR_INVALID_ARGUMENT, nvml.ERROR_NOT_FOUND:
-				default:
+				case !destroyed(ret):
 					return nil, ret
 				}
 			}
@@ -137,12 +135,23 @@ func instanceOf(handle nvml.GpuInstance) (topology.MIGInstance, nvml.Return) {
 	}, ret
 }
 
-func instanceByID(device nvml.Device, id int) (topology.MIGInstance, nvml.Return) {
+// destroyed are the answers for what has gone since it was listed: others, and
+// claims that are prepared at the same time, cut the GPU while it is read.
+func destroyed(ret nvml.Return) bool {
+	return ret == nvml.ERROR_INVALID_ARGUMENT || ret == nvml.ERROR_NOT_FOUND
+}
+
+// instanceByID is nil if the instance was destroyed.
+func instanceByID(device nvml.Device, id int) (*topology.MIGInstance, nvml.Return) {
+	var instance topology.MIGInstance
 	handle, ret := device.GetGpuInstanceById(id)
-	if ret != nvml.SUCCESS {
-		return topology.MIGInstance{}, ret
+	if ret == nvml.SUCCESS {
+		instance, ret = instanceOf(handle)
 	}
-	return instanceOf(handle)
+	if destroyed(ret) {
+		return nil, nvml.SUCCESS
+	}
+	return &instance, ret
 }
 
 // migDevice is a compute instance as CUDA sees it.
@@ -161,8 +170,15 @@ func (r *reading) migDevices() []migDevice {
 				if d == nil {
 					return
 				}
-				get(r, "nvmlDeviceGetUUID", d.handle.GetUUID, func(uuid string) { d.uuid = clean(uuid) })
-				found = append(found, *d)
+				there := true
+				get(r, "nvmlDeviceGetUUID", func() (*string, nvml.Return) { return uuidOf(d.handle) }, func(uuid *string) {
+					if there = uuid != nil; there {
+						d.uuid = clean(*uuid)
+					}
+				})
+				if there {
+					found = append(found, *d)
+				}
 			})
 		}
 	})
@@ -179,8 +195,17 @@ func migDeviceAt(device nvml.Device, index int) (*migDevice, nvml.Return) {
 	if ret == nvml.SUCCESS {
 		d.computeInstance, ret = d.handle.GetComputeInstanceId()
 	}
-	if ret == nvml.ERROR_NOT_FOUND || ret == nvml.ERROR_INVALID_ARGUMENT {
+	if destroyed(ret) {
 		return nil, nvml.SUCCESS
 	}
 	return &d, ret
+}
+
+// uuidOf is nil if the MIG device was destroyed.
+func uuidOf(device nvml.Device) (*string, nvml.Return) {
+	uuid, ret := device.GetUUID()
+	if destroyed(ret) {
+		return nil, nvml.SUCCESS
+	}
+	return &uuid, ret
 }
