@@ -38,8 +38,16 @@ func (s *Session) enumerate(ctx context.Context) ([]seat, []topology.Problem, er
 	for range seats {
 		<-done
 	}
-	var problems []topology.Problem
+	// One that is known by its old index too, because the GPUs moved up, sits where it answers.
+	answering := map[*device]bool{}
 	for _, seat := range seats {
+		answering[seat.device] = answering[seat.device] || seat.err == nil
+	}
+	var problems []topology.Problem
+	for i, seat := range seats {
+		if seat.err != nil && answering[seat.device] {
+			seats[i].device, seat.device = nil, nil
+		}
 		if seat.device == nil {
 			problems = append(problems, topology.Problem{
 				Subject: fmt.Sprintf("NVML index %d", seat.index),
@@ -77,6 +85,11 @@ func (s *Session) deviceAt(ctx context.Context, index int) (*device, error) {
 		}
 		s.gpus[pci] = d
 	}
+	for _, other := range s.gpus {
+		if other != d {
+			other.leave(index)
+		}
+	}
 	d.bind(handle, index)
 	return d, nil
 }
@@ -106,6 +119,17 @@ func (d *device) bind(handle nvml.Device, index int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.handle, d.known.Index = handle, index
+}
+
+// noIndex is the index of a device whose place another one has taken.
+const noIndex = -1
+
+func (d *device) leave(index int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.known.Index == index {
+		d.known.Index = noIndex
+	}
 }
 
 func (d *device) index() int {

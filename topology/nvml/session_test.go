@@ -133,6 +133,37 @@ func TestEnumerationOrderChangesNothingButTheIndex(t *testing.T) {
 	}
 }
 
+// `nvidia-smi drain` removes a GPU from under a session, and the others move up.
+func TestASilentIndexIsTheGPUThatSatThereLast(t *testing.T) {
+	for range 20 { // the session's GPUs are in a map
+		devices := []nvml.Device{gpuAt("00000000:17:00.0"), gpuAt("00000000:18:00.0"), gpuAt("00000000:19:00.0")}
+		driver, silent := driverWith(), false
+		driver.DeviceGetCountFunc = func() (int, nvml.Return) { return len(devices), nvml.SUCCESS }
+		driver.DeviceGetHandleByIndexFunc = func(i int) (nvml.Device, nvml.Return) {
+			if silent && i == 0 {
+				return nil, nvml.ERROR_UNKNOWN
+			}
+			return devices[i], nvml.SUCCESS
+		}
+		s := newSession(driver, identityOnly, 0)
+		var names []string
+		for _, change := range []func(){func() {}, func() { devices = devices[1:] }, func() { silent = true }} {
+			change()
+			gpus, _, err := s.GPUs(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = nil
+			for _, gpu := range gpus {
+				names = append(names, gpu.Name)
+			}
+		}
+		if want := []string{"gpu-0000-18-00-0", "gpu-0000-19-00-0"}; !cmp.Equal(want, names) {
+			t.Fatalf("the GPUs are %v, want %v", names, want)
+		}
+	}
+}
+
 // A symbol that the library lacks is never called: the mock panics at any
 // method that has no function, as the real library ends the process.
 func TestMissingSymbolsAreNeverCalled(t *testing.T) {
