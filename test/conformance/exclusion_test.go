@@ -4,6 +4,7 @@ package conformance
 // a MIG GPU and what it is cut into.
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 
@@ -149,21 +150,24 @@ func (n *node) existing(t *testing.T, gpu machine.GPU) {
 	}
 }
 
-// largest takes an empty GPU as one partition, and one as its smallest.
+// largest takes an empty GPU as one partition, and another time only its smallest.
 func (n *node) largest(t *testing.T, gpu machine.GPU) {
 	t.Helper()
+	bySize := func(a, b machine.MIGProfile) int { return cmp.Compare(a.Size, b.Size) }
+	all := slices.MaxFunc(n.Profile.GPUModel.MIGProfiles, bySize).Name
+	little := slices.MinFunc(n.Profile.GPUModel.MIGProfiles, bySize).Name
 	s := n.scheduler(v1alpha1.PublishConfig{})
-	if s.ask(t, partition(gpu, "7g.40gb")) == nil {
-		t.Errorf("%s is empty and was not given as one 7g.40gb", gpu.PCI)
+	if s.ask(t, partition(gpu, all)) == nil {
+		t.Errorf("%s is empty and was not given as one %s", gpu.PCI, all)
 	}
 	for _, profile := range n.Profile.GPUModel.MIGProfiles {
-		s.refused(t, gpu.PCI+" is taken as one 7g.40gb", partition(gpu, profile.Name))
+		s.refused(t, gpu.PCI+" is taken as one "+all, partition(gpu, profile.Name))
 	}
 	s = n.scheduler(v1alpha1.PublishConfig{})
-	if s.ask(t, partition(gpu, "1g.5gb")) == nil {
-		t.Errorf("%s is empty and has no 1g.5gb to give", gpu.PCI)
+	if s.ask(t, partition(gpu, little)) == nil {
+		t.Errorf("%s is empty and has no %s to give", gpu.PCI, little)
 	}
-	s.refused(t, "a 1g.5gb of "+gpu.PCI+" is taken", partition(gpu, "7g.40gb"))
+	s.refused(t, "a "+little+" of "+gpu.PCI+" is taken", partition(gpu, all))
 }
 
 // besideNIC wants a partition to be as near to NICs as its GPU.

@@ -5,7 +5,8 @@
 // The truth is test/machine/expected, written down by hand from vendors' documents
 // and posted matrices. The rest is the agent's own code, from sysfs and NVML to
 // ResourceSlices, and the scheduler's own allocator. A profile that is added to
-// test/machine is held to all of it without a line here.
+// test/machine is held to all of it without a line here, unless it has GPUs in MIG
+// mode: what fits on those is written down in cuts.
 package conformance
 
 import (
@@ -97,6 +98,8 @@ type node struct {
 	*simulated.Machine
 	want     *machine.Expected
 	snapshot *topology.Snapshot
+	// published by configuration.
+	published map[v1alpha1.PublishConfig]resourceslice.DriverResources
 }
 
 func newNode(t *testing.T, profile string) *node {
@@ -105,7 +108,7 @@ func newNode(t *testing.T, profile string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Machine: simulate(t, profile, 0), want: want}
+	n := &node{Machine: simulate(t, profile, 0), want: want, published: map[v1alpha1.PublishConfig]resourceslice.DriverResources{}}
 	n.snapshot = observe(t, n.Machine)
 	return n
 }
@@ -140,8 +143,14 @@ func input(s *topology.Snapshot, config v1alpha1.PublishConfig) publish.Input {
 	return publish.Input{NodeName: nodeName, Features: kubernetes137, Publish: config, Snapshot: s}
 }
 
+// resources are what the node publishes; they are shared, so leave them as they are.
 func (n *node) resources(config v1alpha1.PublishConfig) resourceslice.DriverResources {
-	return publish.Resources(input(n.snapshot, config))
+	resources, made := n.published[config]
+	if !made {
+		resources = publish.Resources(input(n.snapshot, config))
+		n.published[config] = resources
+	}
+	return resources
 }
 
 // wholeGPUs are those that the profile does not have in MIG mode.

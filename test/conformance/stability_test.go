@@ -114,7 +114,7 @@ func twin(t *testing.T, n *node) {
 		t.Fatal(err)
 	}
 	other := observe(t, simulate(t, n.Profile.Name, 1))
-	ours, theirs := n.resources(v1alpha1.PublishConfig{}), publish.Resources(input(other, v1alpha1.PublishConfig{}))
+	ours, theirs := publish.Resources(input(n.snapshot, v1alpha1.PublishConfig{})), publish.Resources(input(other, v1alpha1.PublishConfig{}))
 	devices := devicesByName(theirs)
 	for name, d := range devicesByName(ours) {
 		for _, identity := range identities {

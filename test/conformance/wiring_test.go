@@ -30,6 +30,11 @@ func discovered(t *testing.T, n *node) {
 			}
 		}
 	}
+	for _, problem := range n.snapshot.Problems {
+		if problem.Subject != "uplink" || len(n.want.Uplinks) > 0 { // that there is none is a problem of its own
+			t.Errorf("there is a problem with %s: %s", problem.Subject, problem.Message)
+		}
+	}
 	for _, gpu := range n.snapshot.GPUs {
 		for _, problem := range gpu.Problems {
 			t.Errorf("%s has a problem with %s: %s", gpu.Name, problem.Subject, problem.Message)
