@@ -21,7 +21,7 @@ func (anyGPU) Common(context.Context, topology.Driver, []string) (*specs.Contain
 }
 
 func (anyGPU) Device(_ context.Context, _ topology.Driver, gpu *topology.GPU) (*specs.ContainerEdits, error) {
-	return &specs.ContainerEdits{DeviceNodes: []*specs.DeviceNode{{Path: "/dev/" + gpu.UUID}}}, nil
+	return &specs.ContainerEdits{Env: []string{fmt.Sprintf("MINOR=%d", gpu.Minor)}, DeviceNodes: []*specs.DeviceNode{{Path: "/dev/" + gpu.UUID}}}, nil
 }
 
 // Partition names the nodes by the instance, so that a spec shows which one it is for.

@@ -143,15 +143,33 @@ func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the journal entry of claim %s: %w", s.entry.ClaimUID, err)
 	}
-	claim := s.entry.cdiClaim()
-	claim.Entry, claim.Driver = raw, s.steps.Snapshot().Driver
+	claim, snapshot := s.entry.cdiClaim(), s.steps.Snapshot()
+	claim.Entry, claim.Driver = raw, snapshot.Driver
 	for i := range claim.Devices {
-		if device := &claim.Devices[i]; device.Partition != nil {
+		device := &claim.Devices[i]
+		s.entry.Devices[i].renumber(device, snapshot)
+		if device.Partition != nil {
 			device.Partition.Instance = s.partitions[device.Name].Instance()
 		}
 	}
 	s.built, err = s.steps.Specs.Build(ctx, claim)
 	return s.built, err
+}
+
+// renumber has the device's nodes be those of today. Drivers number GPUs and RDMA
+// devices anew when they are loaded again: by its number of then, a container might
+// get the device of somebody else. What is not there, or in a pod, keeps its numbers.
+func (d *Device) renumber(device *cdi.Device, now *topology.Snapshot) {
+	if d.GPU != nil {
+		if gpu := now.GPU(d.GPU.Name); gpu != nil {
+			device.GPU = gpu
+		}
+	}
+	if device.RDMA != nil {
+		if nic := now.NIC(d.NIC.Name); nic != nil && nic.RDMA != nil {
+			device.RDMA = nic.RDMA
+		}
+	}
 }
 
 // cdiClaim is the entry in the terms of package cdi.
