@@ -14,6 +14,8 @@ import (
 type LinkState struct {
 	Index int
 	Name  string
+	// AlternativeNames are further names, which udev and administrators give.
+	AlternativeNames []string
 	// Kind is the rtnl link kind: "bond", "vlan", "veth", "bridge", "openvswitch", "device" for hardware.
 	Kind string
 	MAC  string

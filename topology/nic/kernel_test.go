@@ -78,6 +78,9 @@ func TestTheKernelTellsStacksRoutesAndAddresses(t *testing.T) {
 	if err := netlink.AddrAdd(upper, address); err != nil {
 		t.Fatal(err)
 	}
+	if err := netlink.LinkAddAltName(port, "enp17s0np0"); err != nil {
+		t.Fatal(err)
+	}
 	gateway := netip.MustParseAddr("192.0.2.1")
 	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: upper.Attrs().Index, Gw: gateway.AsSlice(), Priority: 7}); err != nil {
 		t.Fatal(err)
@@ -88,12 +91,12 @@ func TestTheKernelTellsStacksRoutesAndAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]LinkState{
-		"port": {Kind: "veth", Type: "ethernet", Master: bridge.Attrs().Index},
+		"port": {Kind: "veth", Type: "ethernet", Master: bridge.Attrs().Index, AlternativeNames: []string{"enp17s0np0"}},
 		"br0":  {Kind: "bridge", Type: "ethernet"},
 		"up0":  {Kind: "macvlan", Type: "ethernet", Lower: bridge.Attrs().Index},
 	} {
 		got := n.byName[name]
-		if got.Kind != want.Kind || got.Type != want.Type || got.Master != want.Master || got.Lower != want.Lower {
+		if got.Kind != want.Kind || got.Type != want.Type || got.Master != want.Master || got.Lower != want.Lower || !slices.Equal(got.AlternativeNames, want.AlternativeNames) {
 			t.Errorf("%s is %+v, want %+v", name, got, want)
 		}
 	}

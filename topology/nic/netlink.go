@@ -135,6 +135,12 @@ func linkState(message []byte) LinkState {
 			elsewhere = true // what is below is in another namespace, and its index counts there
 		case unix.IFLA_LINKINFO:
 			state.kindAndTunnel(value)
+		case unix.IFLA_PROP_LIST:
+			for property, name := range attributes(value) {
+				if property == unix.IFLA_ALT_IFNAME {
+					state.AlternativeNames = append(state.AlternativeNames, text(name))
+				}
+			}
 		}
 	}
 	if elsewhere {

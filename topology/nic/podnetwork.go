@@ -26,6 +26,11 @@ type podNetwork struct {
 	mac, pci           string   // or by these
 }
 
+func (p *podNetwork) names(link *LinkState) bool {
+	return slices.Contains(p.links, link.Name) ||
+		slices.ContainsFunc(link.AlternativeNames, func(name string) bool { return slices.Contains(p.links, name) })
+}
+
 // pluginConfig are the fields by which the reference plugins name the node's
 // netdevs: master (macvlan, ipvlan, vlan), bridge (bridge, ovs), and those of host-device.
 type pluginConfig struct {
@@ -136,7 +141,7 @@ func namedBy(raw []byte, network podNetwork, depth int) ([]podNetwork, error) {
 func (v *verdicts) podNetworks(networks []podNetwork) {
 	for _, network := range networks {
 		for _, link := range v.n.links {
-			if slices.Contains(network.links, link.Name) || network.mac != "" && network.mac == link.MAC ||
+			if network.names(&link) || network.mac != "" && network.mac == link.MAC ||
 				network.pci != "" && slices.Contains(v.stack.netdevs(network.pci), link.Name) {
 				v.mark(link.Index, fmt.Sprintf("is named by the %s plugin of the pod network %s (%s)", network.plugin, network.name, network.file))
 			}

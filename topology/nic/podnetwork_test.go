@@ -18,6 +18,7 @@ func TestWhatCNIConfigurationsNameIsTheNodes(t *testing.T) {
 	}{
 		{"no folder", nil, nil, 0},
 		{"the master of a macvlan", map[string]string{"10-pods.conf": `{"cniVersion":"1.0.0","name":"pods","type":"macvlan","master":"p1","ipam":{}}`}, []string{"p1"}, 0},
+		{"a master by another name of it", map[string]string{"10-pods.conf": `{"cniVersion":"1.0.0","name":"pods","type":"macvlan","master":"enp17s0np0"}`}, []string{"p1"}, 0},
 		{"the master of an ipvlan in a list", map[string]string{"10-pods.conflist": `{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"ipvlan","master":"p1.7"},{"type":"tuning"}]}`}, []string{"p1"}, 0},
 		{"a bridge of the host", map[string]string{"10-pods.conflist": `{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"br1"}]}`}, []string{"p2", "p2v0", "p2v1"}, 0},
 		{"host-device by name, address and function", map[string]string{
@@ -37,6 +38,7 @@ func TestWhatCNIConfigurationsNameIsTheNodes(t *testing.T) {
 			files(t, folder, c.files)
 			n := ports().link("mgmt", "device", "", "").route("0.0.0.0/0", 0, "mgmt").link("p1.7", "vlan", "", "p1").link("br1", "bridge", "", "")
 			n.links[n.index("p1")-1].MAC = "02:00:00:00:00:01"
+			n.links[n.index("p1")-1].AlternativeNames = []string{"ens1", "enp17s0np0"}
 			if strings.Contains(c.name, "bridge") {
 				n.link("p2.9", "vlan", "", "p2")
 				n.port("p2.9", "br1")
