@@ -131,14 +131,14 @@ func partition(gpu machine.GPU, profile string) allocator.Part {
 // existing instances can be had by their UUID, once, if one compute instance spans them.
 func (n *node) existing(t *testing.T, gpu machine.GPU) {
 	t.Helper()
-	offered := map[string]bool{}
-	for _, instance := range n.snapshot.GPU(topology.GPUName(gpu.PCI)).MIG.Instances {
+	offered, found := map[string]bool{}, n.snapshot.GPU(topology.GPUName(gpu.PCI)).MIG.Instances
+	for _, instance := range found {
 		for _, compute := range instance.ComputeInstances {
 			offered[compute.UUID] = len(instance.ComputeInstances) == 1
 		}
 	}
-	if len(offered) == 0 && len(gpu.MIG.Instances) > 0 {
-		t.Errorf("no instance was found on %s, and it has %d", gpu.PCI, len(gpu.MIG.Instances))
+	if len(found) != len(gpu.MIG.Instances) {
+		t.Errorf("%d instances were found on %s, and it has %d", len(found), gpu.PCI, len(gpu.MIG.Instances))
 	}
 	for uuid, can := range offered {
 		s := n.scheduler(v1alpha1.PublishConfig{})
