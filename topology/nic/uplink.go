@@ -5,7 +5,8 @@
 // runs over; and every port of a bond, bridge, Open vSwitch or VRF. From the links that
 // these name it goes down through everything that they are stacked on (stack.go) to
 // the PCI function, its PF and its VFs. A reason once found is kept, the weightiest first.
-// Where the kernel's answer is incomplete, every NIC is an uplink, and says why.
+// Where the kernel's answer is incomplete, or ends at a program's tap, every NIC is an
+// uplink, and says why.
 //
 // Drawn wide means that a fabric whose routers advertise themselves puts a default
 // route on every RDMA NIC, and none is offered. The reason then names the
@@ -44,6 +45,7 @@ func judge(n *network, s *stack, in interests) *verdicts {
 	v.nodeAddresses(in.nodeAddresses)
 	v.servers(in.servers)
 	v.reachable = len(v.reasons) > 0
+	v.hidden()
 	v.podNetworks(in.podNetworks)
 	v.routingDaemons()
 	v.tunnels()
@@ -130,6 +132,32 @@ func (v *verdicts) servers(servers []netip.Addr) {
 				v.mark(link, fmt.Sprintf("carries the route %s to the API server %s via %s%s", route.Destination, server, v.name(link), route.origin()))
 			}
 		}
+	}
+}
+
+// hidden: a tun or tap is as far as the kernel shows the way of a packet that a
+// program takes from it, such as Open vSwitch with its datapath in user space (DPDK on
+// NICs that keep their netdev, AF_XDP). Where the node is known to live on nothing
+// else, it may be any NIC that the packet leaves by.
+func (v *verdicts) hidden() {
+	tap := ""
+	var hardware []int
+	for _, link := range v.n.links {
+		isHardware := link.Kind == "device" || link.Kind == "ipoib"
+		switch isReached := v.reasons[link.Index] != ""; {
+		case isHardware && isReached:
+			return
+		case isHardware:
+			hardware = append(hardware, link.Index)
+		case link.Kind == "tun" && isReached && tap == "":
+			tap = link.Name
+		}
+	}
+	if tap == "" {
+		return
+	}
+	for _, link := range hardware {
+		v.mark(link, fmt.Sprintf("may be what the node lives on: its way out is %s, a tun or tap, and the kernel does not show where the program behind it sends packets", tap))
 	}
 }
 

@@ -60,6 +60,11 @@ func TestUplinks(t *testing.T) {
 		{"a port of a VRF", ports().route("0.0.0.0/0", 0, "p0").link("mgmt", "vrf", "", "").port("p1", "mgmt"), Config{}, []string{"p0", "p1"}},
 		{"an Open vSwitch bridge, whose ports netlink joins only at ovs-system", ports().link("ovs-system", "openvswitch", "", "").link("br-ex", "openvswitch", "", "").
 			port("p1", "ovs-system").route("0.0.0.0/0", 0, "br-ex"), Config{}, []string{"p1"}},
+		{"an Open vSwitch bridge in user space, below which the kernel shows nothing", ports().link("br-ex", "tun", "", "").route("0.0.0.0/0", 0, "br-ex"), Config{}, all},
+		{"a VPN's tun beside a NIC", ports().link("tun0", "tun", "", "").route("0.0.0.0/1", 0, "tun0").route("0.0.0.0/0", 0, "p0"), Config{}, []string{"p0"}},
+		{"a virtual machine's tap that the node does not use", ports().link("tap0", "tun", "", "").link("br0", "bridge", "", "").port("tap0", "br0").route("0.0.0.0/0", 0, "p0"), Config{}, []string{"p0"}},
+		{"a node that lives on a netdev without PCI function", ports().link("eth0", "device", "", "").route("0.0.0.0/0", 0, "eth0").link("tun0", "tun", "", "").route("::/0", 0, "tun0").
+			link("br0", "bridge", "", "").port("p1", "br0"), Config{}, []string{"p1"}},
 		{"a VF behind Hyper-V's synthetic netdev, which is its master", ports().link("eth0", "device", "", "").port("p2v0", "eth0").route("0.0.0.0/0", 0, "eth0"),
 			Config{}, []string{"p2", "p2v0"}},
 
