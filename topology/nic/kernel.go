@@ -74,14 +74,16 @@ type FirmwareReader interface {
 
 // network is the namespace, indexed.
 type network struct {
-	links     []LinkState
-	byName    map[string]LinkState
-	byIndex   map[int]LinkState
-	loopback  int
-	routes    []chosenRoute
-	all       []Address
-	owner     map[netip.Addr]int     // links by their addresses
-	addresses map[int][]netip.Prefix // by link, without link-local ones, sorted
+	links    []LinkState
+	byName   map[string]LinkState
+	byIndex  map[int]LinkState
+	loopback int
+	routes   []chosenRoute
+	// byDestination are indexes of routes by table and destination.
+	byDestination map[int]map[netip.Prefix][]int
+	all           []Address
+	owner         map[netip.Addr]int     // links by their addresses
+	addresses     map[int][]netip.Prefix // by link, without link-local ones, sorted
 }
 
 // observe reads everything that can be read; the error joins what could not.
@@ -120,6 +122,7 @@ func observe(kernel Kernel, nodeAddresses []netip.Addr) (*network, error) {
 		slices.SortFunc(prefixes, func(a, b netip.Prefix) int { return a.Compare(b) })
 	}
 	n.routes = n.choose(routes, rules, nodeAddresses)
+	n.index()
 	return n, errors.Join(linksErr, routesErr, addressesErr, rulesErr)
 }
 
@@ -127,20 +130,37 @@ func sorted[T any](list []T, compare func(a, b T) int) []T {
 	return slices.SortedStableFunc(slices.Values(list), compare)
 }
 
+// index has the routes found by table and destination: a node of a large cluster has
+// tens of thousands of them, and as many gateways to look up.
+func (n *network) index() {
+	n.byDestination = map[int]map[netip.Prefix][]int{}
+	for at := range n.routes {
+		table := n.routes[at].table()
+		if n.byDestination[table] == nil {
+			n.byDestination[table] = map[netip.Prefix][]int{}
+		}
+		destination := n.routes[at].Destination.Masked()
+		n.byDestination[table][destination] = append(n.byDestination[table][destination], at)
+	}
+}
+
 // towards returns the routes that lead to an address: in every table the
 // ones with the longest prefix that holds it, whatever their metric.
 func (n *network) towards(address netip.Addr) []chosenRoute {
-	longest := map[int]int{}
-	for _, r := range n.routes {
-		if r.Destination.Contains(address) {
-			longest[r.table()] = max(longest[r.table()], r.Destination.Bits())
+	var found []int
+	for _, table := range n.byDestination {
+		for bits := address.BitLen(); bits >= 0; bits-- {
+			prefix, _ := address.Prefix(bits) // fails for no address, which no route leads to
+			if longest := table[prefix]; len(longest) > 0 {
+				found = append(found, longest...)
+				break
+			}
 		}
 	}
-	var best []chosenRoute
-	for _, r := range n.routes {
-		if r.Destination.Contains(address) && r.Destination.Bits() == longest[r.table()] {
-			best = append(best, r)
-		}
+	slices.Sort(found) // tables are in no order
+	best := make([]chosenRoute, len(found))
+	for i, at := range found {
+		best[i] = n.routes[at]
 	}
 	return best
 }

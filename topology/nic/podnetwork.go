@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -191,12 +192,21 @@ func (v *verdicts) tunnels() {
 			v.mark(underlay, carries)
 		}
 	}
+	type end struct {
+		tunnel  int
+		gateway netip.Addr
+	}
+	looked := map[end]bool{} // every node has many pods' routes
 	for _, route := range v.n.routes {
 		for _, link := range route.Links {
 			if open[link] == "" {
 				continue
 			}
 			for _, gateway := range route.Gateways {
+				if looked[end{link, gateway}] {
+					continue
+				}
+				looked[end{link, gateway}] = true
 				for _, underlay := range v.stack.leading(gateway, link) {
 					v.mark(underlay, open[link])
 				}
