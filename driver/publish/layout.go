@@ -2,7 +2,8 @@
 // and of which one slice changes costs one write; anything else rewrites the whole
 // pool (k8s.io/dynamic-resource-allocation/resourceslice matches slices by index
 // and counts them). So devices that are tainted together share a slice, and
-// each has a slot that does not depend on which others are there.
+// those that come and go one by one, VFs and partitions, have slots of their own:
+// none moves because another one came.
 
 package publish
 

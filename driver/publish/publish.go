@@ -4,11 +4,11 @@
 //
 // It is a pure function. Order and grouping depend on PCI addresses alone, so
 // an unchanged machine yields deeply equal slices and nothing is written; a
-// taint on a device changes the one slice that holds it and its parts. Whatever
-// two devices have in common (a GPU and its partitions, a PF and its VFs, a pair
-// and its halves) is a counter that both take, so that the scheduler never gives
-// it away twice. What an API server cannot express that way is not offered, and
-// Shortfalls says so.
+// taint on a device changes the slice that it shares with its parts and, of a VF in
+// a pair, the pair's. Whatever two devices have in common (a GPU and its
+// partitions, a PF and its VFs, a pair and its halves) is a counter that both take,
+// so that the scheduler never gives it away twice. What an API server cannot
+// express that way is not offered, and Shortfalls says so.
 package publish
 
 import (

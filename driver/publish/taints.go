@@ -1,5 +1,6 @@
-// Taints: the verdicts of health, and what the machine itself forbids. Parts of
-// a device are tainted with it. Order and selection depend on the taints alone, not
+// Taints: the verdicts of health, and what the machine itself forbids. Partitions
+// are tainted with their GPU, pairs with both their halves; a VF's port is judged on its
+// own, not with its PF's. Order and selection depend on the taints alone, not
 // on the order in which faults came in.
 
 package publish
