@@ -75,7 +75,7 @@ func number(b []byte) int {
 	if len(b) < 4 {
 		return 0
 	}
-	return int(int32(binary.NativeEndian.Uint32(b)))
+	return int(binary.NativeEndian.Uint32(b))
 }
 
 // address is an IP address, invalid if it is none or the unspecified one.

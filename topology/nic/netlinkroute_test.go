@@ -3,6 +3,7 @@ package nic
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -90,6 +91,29 @@ func TestTheKernelTellsWhereNextHopObjectsLead(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// A table's number has 32 bits.
+func TestTablesBeyondTwoBillion(t *testing.T) {
+	inNamespace(t)
+	const table = 0xf0000001
+	port := veth(t, "port")
+	address4(t, port, "192.0.2.7/24")
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: port.Attrs().Index, Gw: net.IPv4(192, 0, 2, 1), Table: table}); err != nil {
+		t.Fatal(err)
+	}
+	rule := netlink.NewRule()
+	rule.Table, rule.Src = table, &net.IPNet{IP: net.IPv4(192, 0, 2, 7).To4(), Mask: net.CIDRMask(32, 32)}
+	if err := netlink.RuleAdd(rule); err != nil {
+		t.Fatal(err)
+	}
+	n, err := observe(Netlink{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reasons := judge(n, New(Config{Sys: "/nonexistent"}).stackOf(n), interests{}).reasons; len(reasons) > 0 {
+		t.Errorf("a NIC's way out of its own makes it the node's: %v", reasons)
 	}
 }
 
