@@ -68,6 +68,11 @@ func runAgent(ctx context.Context, cfg *v1alpha1.AgentConfig) error {
 	if err != nil {
 		return err
 	}
+	lock, err := driver.ShareState(ctx, cfg.Paths)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	a, err := newAgent(ctx, cfg, restConfig)
 	if err != nil {
 		return err

@@ -42,6 +42,6 @@ func newRootCommand() *cobra.Command {
 		}
 		return err
 	})
-	root.AddCommand(newAgentCommand(), newTopologyCommand())
+	root.AddCommand(newAgentCommand(), newTopologyCommand(), newReleaseCommand())
 	return root
 }
