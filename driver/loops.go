@@ -4,6 +4,7 @@ package driver
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/driver/claim"
+	"github.com/hostler-dev/hostler/driver/publish"
 )
 
 // publisher is the part of kubeletplugin.Helper that publishing needs.
@@ -36,7 +38,7 @@ func (d *Driver) publish(ctx context.Context, to publisher) {
 		if o.ready {
 			if last == nil || !apiequality.Semantic.DeepEqual(*last, o.resources) {
 				begin := time.Now()
-				err := to.PublishResources(ctx, o.resources)
+				err := to.PublishResources(ctx, withEmptyPools(d.cfg.NodeName, o.resources))
 				d.cfg.Recorder.ObservePublish(time.Since(begin), err)
 				if err != nil {
 					klog.FromContext(ctx).Error(err, "Devices cannot be published")
@@ -54,6 +56,16 @@ func (d *Driver) publish(ctx context.Context, to publisher) {
 		case <-time.After(homecoming):
 		}
 	}
+}
+
+// withEmptyPools adds the node's pools that are not in use, without slices. The
+// library removes slices of a pool that it is not told of half a minute after its
+// start, those of an empty one at once; with the pools of before in place, the
+// scheduler would give a GPU away both by itself and in a pair.
+func withEmptyPools(node string, resources resourceslice.DriverResources) resourceslice.DriverResources {
+	pools := map[string]resourceslice.Pool{publish.GPUPool(node): {}, publish.NICPool(node): {}, publish.DevicePool(node): {}}
+	maps.Copy(pools, resources.Pools)
+	return resourceslice.DriverResources{Pools: pools}
 }
 
 // tellShortfalls tells the administrator what has come since told, and returns what is known now.
