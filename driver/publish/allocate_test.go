@@ -10,7 +10,9 @@ import (
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/dynamic-resource-allocation/structured"
+	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/ptr"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/test/allocator"
@@ -185,5 +187,28 @@ func TestSchedulerNeverGivesAnythingTwice(t *testing.T) {
 			in.Publish.CompositeDevices = strings.Contains(test.name, "pair")
 			run(t, in, allocator.DefaultFeatures, test.steps)
 		})
+	}
+}
+
+// The scheduler of Kubernetes 1.37 charges counters to admin access too: what
+// shares counters can be looked at only while nobody has it. The documentation says so.
+func TestAdminAccessToDevicesInUseEndsWhereCountersBegin(t *testing.T) {
+	_, ctx := ktesting.NewTestContext(t)
+	ctx = klog.NewContext(ctx, klog.Logger{})
+	for _, composite := range []bool{false, true} {
+		in := Input{Features: everything, Snapshot: &topology.Snapshot{GPUs: []topology.GPU{gpu("0000:17:00.0")}}}
+		in.Publish.CompositeDevices = composite
+		s := scheduler(in, allocator.DefaultFeatures)
+		monitor := allocator.Claim("monitor", allocator.Request("gpu", 1))
+		monitor.Spec.Devices.Requests[0].Exactly.AdminAccess = ptr.To(true)
+		if got, err := s.Find(ctx, monitor); err != nil || got == nil {
+			t.Fatalf("with pairs %v: a free GPU cannot be looked at: %v", composite, err)
+		}
+		if got, err := s.Allocate(ctx, allocator.Claim("c", allocator.Request("gpu", 1))); err != nil || got == nil {
+			t.Fatalf("with pairs %v: nothing is allocated: %v", composite, err)
+		}
+		if got, err := s.Find(ctx, monitor); err != nil || (got == nil) != composite {
+			t.Errorf("with pairs %v: a GPU in use is given to a monitor: %v, %v", composite, got, err)
+		}
 	}
 }
