@@ -81,6 +81,7 @@ type network struct {
 	routes   []chosenRoute
 	// byDestination are indexes of routes by table and destination.
 	byDestination map[int]map[netip.Prefix][]int
+	ownWays       []ownWay
 	all           []Address
 	owner         map[netip.Addr]int     // links by their addresses
 	addresses     map[int][]netip.Prefix // by link, without link-local ones, sorted

@@ -20,7 +20,8 @@ import (
 	"github.com/hostler-dev/hostler/topology"
 )
 
-// podNetwork is a plugin of a CNI configuration that names something of the node.
+// podNetwork is a plugin of a CNI configuration that names something of the node,
+// or is known to take NICs without naming them.
 type podNetwork struct {
 	name, file, plugin string
 	links              []string // netdevs by name
@@ -125,7 +126,7 @@ func namedBy(raw []byte, network podNetwork, depth int) ([]podNetwork, error) {
 		}
 	}
 	var networks []podNetwork
-	if len(network.links) > 0 || network.mac != "" || network.pci != "" {
+	if len(network.links) > 0 || network.mac != "" || network.pci != "" || network.plugin == pluginAWS {
 		networks = append(networks, network)
 	}
 	if cfg.Delegate != nil {
@@ -139,8 +140,19 @@ func namedBy(raw []byte, network podNetwork, depth int) ([]podNetwork, error) {
 	return networks, errors.Join(errs...)
 }
 
+// pluginAWS attaches NICs to the machine and gives their further addresses to
+// pods. It names none of them in its configuration, but gives each a table with a
+// default route and a rule for the NIC's own address (setupENINetwork in its pkg/networkutils).
+const pluginAWS = "aws-cni"
+
 func (v *verdicts) podNetworks(networks []podNetwork) {
 	for _, network := range networks {
+		if network.plugin == pluginAWS {
+			for _, way := range v.n.ownWays {
+				v.mark(way.link, fmt.Sprintf("has a default route of its own in table %d via %s, as the %s plugin of the pod network %s (%s) makes it for NICs whose addresses pods get",
+					way.table, v.name(way.link), network.plugin, network.name, network.file))
+			}
+		}
 		for _, link := range v.n.links {
 			if network.names(&link) || network.mac != "" && network.mac == link.MAC ||
 				network.pci != "" && slices.Contains(v.stack.netdevs(network.pci), link.Name) {

@@ -1,6 +1,7 @@
 package nic
 
 import (
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,13 +67,37 @@ func TestTheReasonNamesTheCNIConfiguration(t *testing.T) {
 	}
 }
 
+// A NIC that Amazon's CNI has attached for pods to come looks like one of a
+// multi-rail set-up; its configuration tells them apart.
+func TestAmazonsCNITakesNICsWithAWayOutOfTheirOwn(t *testing.T) {
+	root, tree := hardware(t)
+	for _, c := range []struct {
+		plugin string
+		want   []string
+	}{{"aws-cni", []string{"p0", "p1"}}, {"ptp", []string{"p0"}}} {
+		folder := t.TempDir()
+		files(t, folder, map[string]string{"10-aws.conflist": `{"cniVersion":"0.4.0","name":"aws-cni","plugins":[{"name":"aws-cni","type":"` + c.plugin + `","vethPrefix":"eni"},{"type":"portmap"}]}`})
+		n := ports().route("0.0.0.0/0", 0, "p0").address("p1", "10.0.10.43/24").route("10.0.10.1/32", 0, "p1").inTable(2).route("0.0.0.0/0", 0, "p1").inTable(2).
+			rule(Rule{Table: 2, From: netip.MustParsePrefix("10.0.10.43/32")}).address("p2", "10.9.0.1/24")
+		reader := New(Config{Sys: root, Dev: t.TempDir(), Kernel: n, CNIConfig: folder})
+		nics := read(t.Context(), reader, tree)
+		if diff := cmp.Diff(c.want, uplinks(nics)); diff != "" {
+			t.Errorf("with %s: %s", c.plugin, diff)
+		}
+		if want := "has a default route of its own in table 2 via p1, as the aws-cni plugin of the pod network aws-cni (10-aws.conflist) makes it for NICs whose addresses pods get"; len(c.want) > 1 && nics[1].Uplink != want {
+			t.Errorf("p1 %s, want %s", nics[1].Uplink, want)
+		}
+		agree(t, reader, nics)
+	}
+}
+
 func FuzzCNIConfiguration(f *testing.F) {
 	f.Add("10.conf", []byte(`{"cniVersion":"1.0.0","name":"pods","type":"macvlan","master":"p1","delegates":[{"delegate":{"master":"x"}}]}`))
 	f.Add("10.conflist", []byte(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"br1"}]}`))
 	f.Fuzz(func(t *testing.T, file string, raw []byte) {
 		networks, _ := parsePodNetwork(file, raw)
 		for _, network := range networks {
-			if len(network.links) == 0 && network.mac == "" && network.pci == "" {
+			if len(network.links) == 0 && network.mac == "" && network.pci == "" && network.plugin != pluginAWS {
 				t.Errorf("%+v names nothing", network)
 			}
 		}

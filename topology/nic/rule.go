@@ -9,7 +9,8 @@
 //   - A rule "from" some addresses sends traffic of whoever has them. If one of them is an
 //     address of the node, that is the node. If one is the address of the very netdev that
 //     the table's route leaves by, the rule merely gives a NIC a way out of its own,
-//     as every multi-rail set-up does, and says nothing about the node. Else the traffic
+//     as every multi-rail set-up does, and says nothing about the node (but Amazon's
+//     CNI does the same for NICs whose further addresses pods get, see podnetwork.go). Else the traffic
 //     is a pod's, and the netdev is what the pod network runs over.
 //   - A rule "iif" is for forwarded traffic, read in the same way.
 //   - A rule "to" narrows the table's routes to that destination.
@@ -83,6 +84,9 @@ type chosenRoute struct {
 	rule string
 }
 
+// ownWay is a default route in a table of the netdev's own.
+type ownWay struct{ link, table int }
+
 // choose keeps the routes that count, with the destinations and links that do.
 func (n *network) choose(routes []Route, rules []Rule, nodeAddresses []netip.Addr) []chosenRoute {
 	byTable, named := map[int][]Rule{}, map[int]bool{}
@@ -137,8 +141,12 @@ func (n *network) narrow(route Route, rule Rule, nodeAddresses []netip.Addr) (na
 		if rule.In != "" && rule.In == n.byIndex[link].Name {
 			return true
 		}
-		return rule.From.IsValid() && rule.From.Bits() > 0 && !ofTheNode &&
+		isOwn := rule.From.IsValid() && rule.From.Bits() > 0 && !ofTheNode &&
 			slices.ContainsFunc(n.addresses[link], func(own netip.Prefix) bool { return rule.From.Contains(own.Addr()) })
+		if isOwn && isDefault(route.Destination) {
+			n.ownWays = append(n.ownWays, ownWay{link, route.table()})
+		}
+		return isOwn
 	})
 	return narrowed, len(narrowed.Links) == len(route.Links) && narrowed.Destination == route.Destination
 }
