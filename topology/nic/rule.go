@@ -98,7 +98,11 @@ func (n *network) choose(routes []Route, rules []Rule, nodeAddresses []netip.Add
 	}
 	chosen := make([]chosenRoute, 0, len(routes))
 	for _, route := range routes {
-		if table := route.table(); table >= tableDefault && table <= tableLocal || !named[table] {
+		table := route.table()
+		if !named[table] {
+			route.Links = slices.DeleteFunc(slices.Clone(route.Links), n.isPortOfVRF)
+		}
+		if table >= tableDefault && table <= tableLocal || !named[table] {
 			chosen = append(chosen, chosenRoute{Route: route})
 			continue
 		}
@@ -116,6 +120,12 @@ func (n *network) choose(routes []Route, rules []Rule, nodeAddresses []netip.Add
 		}
 	}
 	return chosen
+}
+
+// isPortOfVRF: the kernel finds a VRF's table by the netdev, with one rule for all VRFs
+// that names no table. Its ports are the node's as such.
+func (n *network) isPortOfVRF(link int) bool {
+	return n.byIndex[n.byIndex[link].Master].Kind == "vrf"
 }
 
 func (r Rule) concernsTheNode() bool {
