@@ -18,44 +18,42 @@ const promptly = 5 * time.Second
 
 func TestAgentKilledWhilePartitionsAreMadeAndUsed(t *testing.T) {
 	s := newScenarioOn(t, &node2)
-	parent := s.node.gpu(t, uncutGPU)
-	s.apply(template("small", requests(request("mig", migClass, profileOf("1g.10gb", parent.UUID)...))), onMIGNode(pod("running", "small", "")))
+	// The agent dies once, while one pod runs and two others' partitions are made:
+	// one before there is a GPU instance, one before that has its compute instance.
+	fresh, other := s.node.gpu(t, uncutGPU), s.node.gpu(t, partlyCutGPU)
+	s.apply(template("first", requests(request("mig", migClass, profileOf("1g.10gb", fresh.UUID)...))),
+		template("second", requests(request("mig", migClass, profileOf("2g.10gb", other.UUID)...))), onMIGNode(pod("running", "first", "")))
 	s.awaitReady("running")
-	used := s.cut(parent.Index)
-	s.killAgent()
-	s.awaitAgent()
-	if instances := s.cut(parent.Index); !slices.Equal(instances, used) {
-		t.Errorf("the running pod's GPU is cut into %v after the agent's death, was into %v", instances, used)
-	}
-
-	for i, call := range []string{"nvmlDeviceCreateGpuInstanceWithPlacement", "nvmlGpuInstanceCreateComputeInstance"} {
-		name := fmt.Sprintf("interrupted-%d", i)
-		must(t, s.node.nvml().Hang(call, parent.Index))
-		s.Cleanup(func() { must(t, s.node.nvml().ClearAll()) })
-		s.apply(onMIGNode(pod(name, "small", "")))
-		s.eventually("the partition is being made", func() error {
-			entries, err := s.node.journalEntries()
-			if err != nil {
-				return err
-			}
-			half := slices.ContainsFunc(s.cut(parent.Index), func(i migInstance) bool { return !i.whole })
-			if want := call == "nvmlGpuInstanceCreateComputeInstance"; len(entries) != 2+i || half != want {
-				return fmt.Errorf("journal: %v, half an instance: %t", entries, half)
-			}
-			return nil
-		})
-		s.killAgent()
-		must(t, s.node.nvml().ClearAll())
-		s.awaitReady(name)
-		if instances := s.cut(parent.Index); len(instances) != 2+i || slices.ContainsFunc(instances, func(i migInstance) bool { return !i.whole }) {
-			t.Errorf("the GPU is cut into %v, want a whole instance for each of %d pods", instances, 2+i)
+	of := s.cut(fresh.Index)
+	othersBefore := len(s.cut(other.Index))
+	t.Cleanup(func() { must(t, s.node.nvml().ClearAll()) })
+	must(t, s.node.nvml().Hang("nvmlDeviceCreateGpuInstanceWithPlacement", fresh.Index))
+	must(t, s.node.nvml().Hang("nvmlGpuInstanceCreateComputeInstance", other.Index))
+	s.apply(onMIGNode(pod("interrupted", "first", "")), onMIGNode(pod("halfway", "second", "")))
+	s.eventually("both partitions are being made", func() error {
+		entries, err := s.node.journalEntries()
+		if half := slices.ContainsFunc(s.cut(other.Index), isHalf); err == nil && (len(entries) != 3 || !half) {
+			err = fmt.Errorf("journal: %v, half an instance: %t", entries, half)
 		}
+		return err
+	})
+	s.killAgent()
+	must(t, s.node.nvml().ClearAll())
+	s.awaitReady("interrupted", "halfway")
+	s.awaitAgent()
+	now := s.cut(fresh.Index)
+	if len(now) != 2 || !slices.Contains(now, of[0]) || slices.ContainsFunc(now, isHalf) {
+		t.Errorf("the first GPU is cut into %v, want the running pod's %v and one more, whole", now, of[0])
+	}
+	if now := s.cut(other.Index); len(now) != othersBefore+1 || slices.ContainsFunc(now, isHalf) {
+		t.Errorf("the second GPU is cut into %v, want one more than %d, all whole", now, othersBefore)
 	}
 	if restarts := s.kubectl("get", "pod", "running", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); restarts != "0" {
 		t.Errorf("the running pod was restarted %s times", restarts)
 	}
-	s.awaitAgent()
 }
+
+func isHalf(i migInstance) bool { return !i.whole }
 
 func TestFaultOfAPartitionedGPU(t *testing.T) {
 	s := newScenarioOn(t, &node2)
