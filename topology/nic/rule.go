@@ -84,6 +84,11 @@ type chosenRoute struct {
 	rule string
 }
 
+// isInFixedTable: in one of the tables that the kernel's own rules ask.
+func (r *Route) isInFixedTable() bool {
+	return r.table() >= tableDefault && r.table() <= tableLocal
+}
+
 // ownWay is a default route in a table of the netdev's own.
 type ownWay struct{ link, table int }
 
@@ -98,11 +103,11 @@ func (n *network) choose(routes []Route, rules []Rule, nodeAddresses []netip.Add
 	}
 	chosen := make([]chosenRoute, 0, len(routes))
 	for _, route := range routes {
-		table := route.table()
-		if !named[table] {
+		waits := !named[route.table()]
+		if waits {
 			route.Links = slices.DeleteFunc(slices.Clone(route.Links), n.isPortOfVRF)
 		}
-		if table >= tableDefault && table <= tableLocal || !named[table] {
+		if waits || route.isInFixedTable() {
 			chosen = append(chosen, chosenRoute{Route: route})
 			continue
 		}

@@ -84,13 +84,16 @@ func (v *verdicts) mark(link int, reason string) {
 
 func (v *verdicts) name(link int) string { return v.n.byIndex[link].Name }
 
+// defaultRoutes: those that every packet may take first.
 func (v *verdicts) defaultRoutes() {
-	for _, route := range v.n.routes {
-		if !isDefault(route.Destination) {
-			continue
-		}
-		for _, link := range route.Links {
-			v.mark(link, fmt.Sprintf("carries the default route %s via %s%s", route.Destination, v.name(link), route.origin()))
+	for _, ofEverything := range []bool{true, false} {
+		for _, route := range v.n.routes {
+			if !isDefault(route.Destination) || route.isInFixedTable() != ofEverything {
+				continue
+			}
+			for _, link := range route.Links {
+				v.mark(link, fmt.Sprintf("carries the default route %s via %s%s", route.Destination, v.name(link), route.origin()))
+			}
 		}
 	}
 }
@@ -105,11 +108,11 @@ func isDefault(destination netip.Prefix) bool {
 // origin says what is special about where a route is from.
 func (r *chosenRoute) origin() string {
 	origin := ""
-	switch table := r.table(); {
+	switch {
 	case r.rule != "":
-		origin = fmt.Sprintf(" in table %d, which the rule \"%s\" sends traffic to", table, r.rule)
-	case table < tableDefault || table > tableLocal:
-		origin = fmt.Sprintf(" in table %d, which no rule names yet: a pod network may have prepared it", table)
+		origin = fmt.Sprintf(" in table %d, which the rule \"%s\" sends traffic to", r.table(), r.rule)
+	case !r.isInFixedTable():
+		origin = fmt.Sprintf(" in table %d, which no rule names yet: a pod network may have prepared it", r.table())
 	}
 	if r.Protocol == protocolRA {
 		origin += ", learnt from a router advertisement"

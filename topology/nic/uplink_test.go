@@ -176,6 +176,7 @@ func TestTheReasonSaysWhatItIs(t *testing.T) {
 		{ports().address("p1", "192.0.2.7/24"), Config{NodeAddresses: addresses("192.0.2.7")}, "carries the node's address 192.0.2.7 on p1"},
 		{ports().route("10.0.0.0/8", 0, "p1"), Config{APIServerAddresses: addresses("10.1.2.3")}, "carries the route 10.0.0.0/8 to the API server 10.1.2.3 via p1"},
 		{ports().link("br0", "bridge", "", "").port("p1", "br0"), Config{}, "is a port of br0 on the node"},
+		{ports().route("0.0.0.0/0", 0, "p1").inTable(2).route("::/0", 0, "p1"), Config{}, "carries the default route ::/0 via p1"},
 		{ports().link("mgmt", "vrf", "", "").port("p1", "mgmt").route("0.0.0.0/0", 0, "p1").inTable(10), Config{}, "is a port of mgmt on the node"},
 		{ports().tunnel("flannel.1", "vxlan", "p1", "", ""), Config{}, "carries the tunnel flannel.1 (vxlan)"},
 		{ports().route("10.244.2.0/26", 0, "p1").by(186), Config{}, "carries the route 10.244.2.0/26 via p1, which the routing daemon bgp learnt: the pod network runs over it"},
