@@ -94,6 +94,50 @@ func TestTheKernelTellsWhereNextHopObjectsLead(t *testing.T) {
 	}
 }
 
+func TestTheKernelTellsEveryNextHopOfARoute(t *testing.T) {
+	inNamespace(t)
+	a, b, c := veth(t, "a"), veth(t, "b"), veth(t, "c")
+	for link, texts := range map[netlink.Link][]string{a: {"10.1.0.2/24", "2001:db8:1::2/64"}, b: {"10.2.0.2/24", "2001:db8:2::2/64"}, c: {"10.3.0.2/31"}} {
+		for _, text := range texts {
+			address4(t, link, text)
+		}
+	}
+	hop := func(link netlink.Link, gateway string) *netlink.NexthopInfo {
+		return &netlink.NexthopInfo{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(gateway)}
+	}
+	everything := func(zero string) *net.IPNet { _, n, _ := net.ParseCIDR(zero); return n }
+	for _, route := range []*netlink.Route{
+		{Dst: everything("0.0.0.0/0"), MultiPath: []*netlink.NexthopInfo{hop(a, "10.1.0.1"), hop(b, "10.2.0.1")}},
+		{Dst: everything("::/0"), MultiPath: []*netlink.NexthopInfo{hop(a, "2001:db8:1::1"), hop(b, "2001:db8:2::1")}},
+		{Dst: everything("0.0.0.0/0"), Priority: 7, LinkIndex: c.Attrs().Index, Via: &netlink.Via{AddrFamily: netlink.FAMILY_V6, Addr: net.ParseIP("fe80::1")}, Flags: int(netlink.FLAG_ONLINK)},
+		{Dst: everything("0.0.0.0/0"), Priority: 8, Type: unix.RTN_BLACKHOLE},
+	} {
+		if err := netlink.RouteAdd(route); err != nil {
+			t.Fatalf("add %v: %v", route, err)
+		}
+	}
+	n, err := observe(Netlink{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range n.routes {
+		if isDefault(r.Destination) {
+			var names []string
+			for _, link := range r.Links {
+				names = append(names, n.byIndex[link].Name)
+			}
+			got = append(got, fmt.Sprint(r.Destination, names, r.Gateways))
+		}
+	}
+	want := []string{
+		"0.0.0.0/0 [a b] [10.1.0.1 10.2.0.1]", "0.0.0.0/0 [c] [fe80::1]", "::/0 [a b] [2001:db8:1::1 2001:db8:2::1]",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A table's number has 32 bits.
 func TestTablesBeyondTwoBillion(t *testing.T) {
 	inNamespace(t)
