@@ -78,7 +78,15 @@ func TestDeadDriverTaintsTheNode(t *testing.T) {
 		return s.driverTaints(8)
 	})
 	must(t, s.node.nvml().ReviveDriver())
-	s.eventually("recovery lifts the GPUs' taints", func() error { return s.driverTaints(0) })
+	// The agent has started without a driver: it learns all about the GPUs only now.
+	s.soon("a driver that comes late is noticed", func() error {
+		for _, d := range s.devices() {
+			if attribute(d, "hostler.dev/type") == "gpu" && attribute(d, "hostler.dev/uuid") == "" {
+				return fmt.Errorf("nothing is known of %s yet", d.Name)
+			}
+		}
+		return s.driverTaints(0)
+	})
 	s.eventually("recovery lifts the node's taint", func() error {
 		if taint := s.nodeTaint(); taint != "" {
 			return fmt.Errorf("still tainted: %s", taint)

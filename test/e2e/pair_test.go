@@ -24,14 +24,13 @@ func TestPair(t *testing.T) {
 		return nil
 	})
 
-	s.apply(template("pair", requests(request("pair", "pair.hostler.dev"))+config("pair", nicConfig("rdma0", "192.168.79.1/24"))), pod("pair", "pair", ""))
-	s.awaitReady("pair")
+	s.applySample(needPairs)
 	pair := s.device(s.allocated("pair"))
 	gpu, nic := s.device(attribute(pair, "hostler.dev/gpuName")), s.device(attribute(pair, "hostler.dev/nicName"))
 	if want := fmt.Sprintf("nvidia%d", s.node.gpu(t, gpu.Name).Minor); s.sh("pair", listGPUs) != want {
 		t.Errorf("the pod sees GPU nodes %q, want the pair's %s", s.sh("pair", listGPUs), want)
 	}
-	if out := s.sh("pair", "ip -o addr show rdma0; ls /dev/infiniband"); !strings.Contains(out, "192.168.79.1/24") || !strings.Contains(out, "uverbs") {
+	if out := s.sh("pair", "ip -o addr show rdma0; ls /dev/infiniband"); !strings.Contains(out, "10.1.0.6/24") || !strings.Contains(out, "uverbs") {
 		t.Errorf("the pair's netdev and RDMA device in the pod: %s", out)
 	}
 	if _, still := s.node.holdings(t).links[attribute(nic, "hostler.dev/ifName")]; still {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -24,14 +25,14 @@ func TestNICBecomesAnUplink(t *testing.T) {
 		if taint := s.taintOf(nic, uplinkTaint); taint != nil {
 			t.Fatalf("%s is tainted before: %v", nic, taint)
 		}
-		s.addRoute(route.destination, netdev)
+		remove := s.addRoute(route.destination, netdev)
 		s.soon("tainted for "+route.what, func() error {
 			if taint := s.taintOf(nic, uplinkTaint); taint == nil || !strings.Contains(taint.Value, route.reason) {
 				return fmt.Errorf("%s has the taint %v, want %s", nic, taint, route.reason)
 			}
 			return nil
 		})
-		s.removeRoute(route.destination, netdev)
+		remove()
 		s.soon("free again without "+route.what, func() error { return s.tainted(nic, false) })
 	}
 }
@@ -41,8 +42,8 @@ func TestNICBecomesAnUplink(t *testing.T) {
 func TestAllocatedNICBecomesAnUplink(t *testing.T) {
 	s := newScenario(t)
 	nic := "nic-0000-18-00-0"
-	selector := fmt.Sprintf(`device.attributes["hostler.dev"].ifName == %q`, attribute(s.device(nic), "hostler.dev/ifName"))
 	netdev := attribute(s.device(nic), "hostler.dev/ifName")
+	selector := fmt.Sprintf(`device.attributes["hostler.dev"].ifName == %q`, netdev)
 	s.apply(template("late", requests(request("nic", anyNIC, selector))), pod("late", "late", "")+
 		"    volumeMounts: [{name: missing, mountPath: /missing}]\n  volumes: [{name: missing, configMap: {name: missing}}]\n")
 	s.eventually("the NIC is allocated and the pod waits for its volume", func() error {
@@ -51,13 +52,14 @@ func TestAllocatedNICBecomesAnUplink(t *testing.T) {
 		}
 		return s.eventsContain("late", `configmap "missing" not found`)
 	})
-	s.addRoute("default", netdev)
+	remove := s.addRoute("default", netdev)
 	s.kubectl("create", "configmap", "missing")
 	s.eventually("preparing it is refused with the reason", func() error {
 		return s.eventsContain("late", "it carries the default route 0.0.0.0/0 via "+netdev)
 	})
-	s.removeRoute("default", netdev)
-	s.awaitReady("late")
+	// The kubelet tries again, though only after a minute or more.
+	remove()
+	s.soon("free again", func() error { return s.tainted(nic, false) })
 }
 
 // apiServerNetwork is the network between node and API server.
@@ -68,16 +70,14 @@ func apiServerNetwork(s *scenario) string {
 	return strings.Join(octets[:3], ".") + ".0/24"
 }
 
-// addRoute gives the node a second-choice route over the netdev until the test ends or removeRoute.
-func (s *scenario) addRoute(destination, netdev string) {
+// addRoute gives the node a second-choice route over the netdev; remove takes it
+// back, at the end of the test at the latest.
+func (s *scenario) addRoute(destination, netdev string) (remove func()) {
 	s.Helper()
 	s.route("add", destination, netdev)
-	s.Cleanup(func() { s.route("flush", destination, netdev) })
-}
-
-func (s *scenario) removeRoute(destination, netdev string) {
-	s.Helper()
-	s.route("del", destination, netdev)
+	remove = sync.OnceFunc(func() { s.route("del", destination, netdev) })
+	s.Cleanup(remove)
+	return remove
 }
 
 func (s *scenario) route(verb, destination, netdev string) {
