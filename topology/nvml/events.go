@@ -28,7 +28,8 @@ const (
 	EventUnavailable    EventKind = "Unavailable"    // the GPU can no longer be used
 	// EventMIGConfig: instances were made or destroyed, or the mode changed. Source.Watch uses it.
 	EventMIGConfig EventKind = "MIGConfig"
-	// EventLost: some GPU fell off the bus. NVML does not say which: PCI is "", probe all.
+	// EventLost: some GPU fell off the bus. NVML does not say which: PCI is "", probe
+	// all. It is repeated, ever less often, for as long as the GPU is away.
 	EventLost EventKind = "Lost"
 )
 
@@ -87,14 +88,19 @@ func (s *Session) watchEvents(ctx context.Context, kinds map[uint64]EventKind, d
 		lane: newLane("NVML events", waitMilliseconds*time.Millisecond+s.timeout),
 	}
 	defer w.free(ctx)
+	var lost lasting
 	for ctx.Err() == nil {
 		w.register(ctx)
 		event, err := w.next(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, ErrLost):
-			deliver(Event{Kind: EventLost})
-			pause(ctx) // NVML repeats the answer at once for as long as the GPU is away
+			// NVML repeats the answer at once for as long as the GPU is away, which
+			// may be days; each delivery has the machine read and the GPUs probed.
+			if lost.isDue() {
+				deliver(Event{Kind: EventLost})
+			}
+			pause(ctx)
 		case errors.Is(err, ErrDriverGone):
 			return fmt.Errorf("watch GPU events: %w", err)
 		case err != nil:
@@ -103,8 +109,27 @@ func (s *Session) watchEvents(ctx context.Context, kinds map[uint64]EventKind, d
 		case event != nil:
 			deliver(*event)
 		}
+		if err == nil {
+			lost = lasting{}
+		}
 	}
 	return nil
+}
+
+// lasting is a state that is told of when it begins and then ever less often.
+type lasting struct {
+	next  time.Time
+	pause time.Duration
+}
+
+func (l *lasting) isDue() bool {
+	now := time.Now()
+	if now.Before(l.next) {
+		return false
+	}
+	l.pause = min(max(2*l.pause, firstPause), longestPause)
+	l.next = now.Add(l.pause)
+	return true
 }
 
 type watch struct {

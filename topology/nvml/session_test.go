@@ -3,9 +3,11 @@ package nvml
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -252,6 +254,37 @@ func FuzzBusID(f *testing.F) {
 		}
 		if pci, err := canonical(info); (err == nil) == (pci == "") {
 			t.Errorf("%q becomes %q with error %v", raw, pci, err)
+		}
+	})
+}
+
+// Every repetition has the whole machine read, and a GPU may be away for days.
+func TestALossIsToldOfAtOnceAndThenEverLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		gpu := gpuAt("00000000:17:00.0")
+		gpu.GetSupportedEventTypesFunc = func() (uint64, nvml.Return) { return nvml.EventTypeXidCriticalError, nvml.SUCCESS }
+		gpu.RegisterEventsFunc = func(uint64, nvml.EventSet) nvml.Return { return nvml.SUCCESS }
+		driver := driverWith(gpu)
+		driver.EventSetCreateFunc = func() (nvml.EventSet, nvml.Return) {
+			return &mock.EventSet{
+				FreeFunc: func() nvml.Return { return nvml.SUCCESS },
+				WaitFunc: func(milliseconds uint32) (nvml.EventData, nvml.Return) {
+					switch since := time.Since(begun); {
+					case since >= 10*time.Minute:
+						return nvml.EventData{}, nvml.ERROR_UNINITIALIZED
+					case since >= 5*time.Minute && since < 5*time.Minute+2*time.Second: // it was back
+						time.Sleep(time.Duration(milliseconds) * time.Millisecond)
+						return nvml.EventData{}, nvml.ERROR_TIMEOUT
+					}
+					return nvml.EventData{}, nvml.ERROR_GPU_IS_LOST
+				},
+			}, nvml.SUCCESS
+		}
+		var told []time.Duration
+		_ = newSession(driver, everything, 0).WatchEvents(t.Context(), func(Event) { told = append(told, time.Since(begun)/time.Second) })
+		if want := []time.Duration{0, 1, 3, 7, 15, 31, 61}; len(told) > 40 || len(told) < len(want) || !cmp.Equal(told[:len(want)], want) || !slices.Contains(told, 302) {
+			t.Errorf("a GPU that was lost for five minutes, back, and lost again is told of after %d s", told)
 		}
 	})
 }
