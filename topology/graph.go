@@ -129,8 +129,14 @@ func nvlinks(a, b *GPU) int {
 	if a.Fabric != nil && b.Fabric != nil && (a.Fabric.ClusterUUID != b.Fabric.ClusterUUID || a.Fabric.CliqueID != b.Fabric.CliqueID) {
 		return 0
 	}
+	if a.isCutOff() || b.isCutOff() {
+		return 0
+	}
 	return min(switchLinks(a), switchLinks(b))
 }
+
+// isCutOff: the switches route nothing for a GPU that could not join their fabric.
+func (g *GPU) isCutOff() bool { return g.Fabric != nil && g.Fabric.State == FabricFailed }
 
 func linksTo(gpu *GPU, pci string) int {
 	n := 0

@@ -3,6 +3,7 @@ package topology_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -84,6 +85,13 @@ func TestGPUsOfTwoFabricPartitionsAreNotJoined(t *testing.T) {
 	}
 	if got := topology.NVLinkIslands(s); len(got) != 2 {
 		t.Errorf("islands are %v", got)
+	}
+	s.GPUs[1].Fabric.State = topology.FabricFailed
+	if got := topology.Distance(s, s.GPUs[1].Name, s.GPUs[0].Name).String(); strings.HasPrefix(got, "NV") {
+		t.Errorf("to a GPU that could not join the fabric the distance is %s", got)
+	}
+	if got := topology.NVLinkIslands(s); len(got) != 3 {
+		t.Errorf("with a GPU that could not join the islands are %v", got)
 	}
 }
 
