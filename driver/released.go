@@ -17,7 +17,7 @@ func (r *Released) Name() string {
 	return fmt.Sprintf("claim %s/%s (%s)", r.Entry.ClaimNamespace, r.Entry.ClaimName, r.Claim)
 }
 
-// Devices says of each device what a release of it means. BootID is the running machine's.
+// Devices says what each of the claim's devices is. BootID is the running machine's.
 func (r *Released) Devices(bootID string) []string {
 	if r.Entry == nil {
 		return nil
@@ -48,7 +48,7 @@ func gpuWords(device *claim.Device, rebooted bool) string {
 	case rebooted:
 		return fmt.Sprintf("GPU partition %s, gone with the machine's reboot", partition.Profile)
 	default:
-		return fmt.Sprintf("GPU partition %s, removed from %s", partition.Profile, device.GPU.Name)
+		return fmt.Sprintf("GPU partition %s, made for the claim", partition.Profile)
 	}
 }
 
@@ -59,6 +59,6 @@ func nicWords(network *netattach.DeviceIntent, rebooted bool) string {
 	case rebooted:
 		return fmt.Sprintf("netdev %s, at home since the machine's reboot", network.HostName)
 	default:
-		return fmt.Sprintf("netdev %s, brought home", network.HostName)
+		return "netdev " + network.HostName
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -86,6 +87,7 @@ func runRelease(ctx context.Context, out io.Writer, cfg *v1alpha1.AgentConfig, o
 	}
 	options.Records = attacher.Records
 	options.Look = func(ctx context.Context) *topology.Snapshot {
+		ctx = klog.NewContext(ctx, logr.Discard()) // of the machine only what concerns a claim is said
 		hardware := host.New(host.Config{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev})
 		return topology.NewObserver(topology.ObserverConfig{Hardware: hardware, GPUs: gpus}).Observe(ctx)
 	}

@@ -172,7 +172,7 @@ func TestReleaseOfANodeWithoutAgent(t *testing.T) {
 		}
 	}
 	devices := []string{
-		"gpu-0000-47-00-0-mig-1g-5gb-0: GPU partition 1g.5gb, removed from gpu-0000-47-00-0\n", "nic-0000-18-00-0: netdev rail0, brought home\n",
+		"gpu-0000-47-00-0-mig-1g-5gb-0: GPU partition 1g.5gb, made for the claim\n", "nic-0000-18-00-0: netdev rail0\n",
 		"egress: egress scope, in force in its pods until they end\n",
 	}
 	named := "claim team/train-0-all (" + releasedClaim + "): "
