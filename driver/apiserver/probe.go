@@ -11,7 +11,9 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -40,8 +42,8 @@ type question struct {
 }
 
 // Probe asks the API server for its features, with the rights of the agent of
-// that node. A part that comes back dropped, or that validation refuses, is a
-// feature that the server lacks. Anything else that goes wrong is an error,
+// that node. A part that comes back dropped, or that validation or a policy of the
+// cluster refuses, is a feature that the server lacks. Anything else that goes wrong is an error,
 // since it says nothing about features: a server that cannot be reached or is
 // failing, one that forbids the agent its own slices, or does not serve resource.k8s.io/v1.
 func Probe(ctx context.Context, client kubernetes.Interface, nodeName string) (publish.Features, error) {
@@ -67,6 +69,9 @@ func (q question) ask(ctx context.Context, client kubernetes.Interface, nodeName
 	for _, spec := range q.slices {
 		answer, err := dryRun(ctx, client, nodeName, spec)
 		switch {
+		case apierrors.IsInvalid(err) && !namesField(err):
+			logger.Info("A policy of the cluster refuses a part of ResourceSlices; it is left out, as if the API server did not have it", "part", q.part, "reason", err.Error())
+			return false, nil
 		case apierrors.IsInvalid(err):
 			logger.V(4).Info("The API server refuses a part of ResourceSlices", "part", q.part, "reason", err.Error())
 			return false, nil
@@ -78,6 +83,17 @@ func (q question) ask(ctx context.Context, client kubernetes.Interface, nodeName
 		}
 	}
 	return true, nil
+}
+
+// namesField tells the API server's validation, which names the field that it does
+// not like, from a ValidatingAdmissionPolicy, whose refusal is of the same kind unless the policy
+// says otherwise, but names none (k8s.io/apiserver, plugin/policy/validating/dispatcher.go).
+func namesField(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(cause metav1.StatusCause) bool { return cause.Field != "" })
 }
 
 // questions, each about one part alone, so that an answer has one meaning.
