@@ -173,10 +173,23 @@ var routingDaemons = map[int]string{
 	186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 190: "ripng", 192: "eigrp",
 }
 
+// protocolKernel is RTPROT_KERNEL. The kernel itself makes no such route with a
+// gateway; Cilium does, to other nodes' pods (RTProto in its linux_defaults), lest
+// systemd-networkd removes them.
+const protocolKernel = 2
+
+// daemon is who learnt a route, "" if it is none that pod networks rely on.
+func (r *Route) daemon() string {
+	if r.Protocol == protocolKernel && len(r.Gateways) > 0 {
+		return "cilium"
+	}
+	return routingDaemons[r.Protocol]
+}
+
 func (v *verdicts) routingDaemons() {
 	for _, route := range v.n.routes {
-		daemon, ok := routingDaemons[route.Protocol]
-		if !ok {
+		daemon := route.daemon()
+		if daemon == "" {
 			continue
 		}
 		for _, link := range route.Links {

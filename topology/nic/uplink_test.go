@@ -112,6 +112,9 @@ func TestUplinks(t *testing.T) {
 		{"routes that BIRD learnt", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(12), Config{}, []string{"p0", "p1"}},
 		{"routes that kube-router learnt", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/24", 0, "p1").by(17), Config{}, []string{"p0", "p1"}},
 		{"routes that Calico makes without BIRD", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(80), Config{}, []string{"p0", "p1"}},
+		{"routes that Cilium makes to other nodes' pods", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/24", 0, "p1").by(2).routed(func(r *Route) { r.Gateways = addresses("10.1.0.8") }),
+			Config{}, []string{"p0", "p1"}},
+		{"routes that the kernel makes for a NIC's own subnet", ports().route("0.0.0.0/0", 0, "p0").route("10.1.0.0/24", 0, "p1").by(2), Config{}, []string{"p0"}},
 		{"routes that the administrator wrote", ports().route("0.0.0.0/0", 0, "p0").route("10.244.2.0/26", 0, "p1").by(4), Config{}, []string{"p0"}},
 	}
 	root, tree := hardware(t)
