@@ -168,9 +168,9 @@ func (d *Driver) release(ctx context.Context, r Released, o ReleaseOptions) erro
 		}
 		var netdevs []string
 		for _, device := range record.Intent.Devices {
-			netdevs = append(netdevs, device.HostName)
+			netdevs = append(netdevs, fmt.Sprintf("%s (%s)", device.HostName, device.HostMAC))
 		}
-		return fmt.Errorf("netdev %s is neither in pod %s nor on the host; the kernel may still be taking the pod's network namespace apart; run this again, for ten minutes, and look for it with `ip -all netns exec ip link`",
+		return fmt.Errorf("netdev %s is neither in pod %s nor on the host; the kernel may still be taking the pod's network namespace apart; run this again, for ten minutes, and look for the MAC address in the other pods' namespaces",
 			strings.Join(netdevs, ", "), podNames([]netattach.PodReference{record.Pod}))
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 func limited(name string, gpus int) string {
 	return fmt.Sprintf(`  - name: %s
     image: %s
+    imagePullPolicy: Never
     command: [sh, -c, "exec sleep 1000000"]
     resources: {limits: {hostler.dev/gpu: %d}}
 `, name, testImage, gpus)
