@@ -1,6 +1,9 @@
 package topology
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // NICKind tells physical from virtual functions.
 type NICKind string
@@ -42,6 +45,21 @@ type NIC struct {
 	// reaches GPU memory (ConnectX-8 Data Direct); nil on cards that have one interface.
 	DataDirect *Placement `json:"dataDirect,omitempty"`
 	Problems   []Problem  `json:"problems,omitempty"`
+}
+
+// NetdevAway reports whether the NIC has a netdev that is not in the host's
+// network namespace: some pod or program took it. InfiniBand devices and those
+// of clouds (EFA, eRDMA) have none to begin with; RDMA over Ethernet always has one,
+// and is no NIC for a pod without it.
+func (n *NIC) NetdevAway() bool {
+	if n.Link != nil {
+		return false
+	}
+	if n.RDMA == nil {
+		return true
+	}
+	return n.Driver != "efa" && n.Driver != "erdma" &&
+		slices.ContainsFunc(n.RDMA.Ports, func(p RDMAPort) bool { return p.LinkLayer == "Ethernet" })
 }
 
 // Link is a netdev of the host's network namespace.

@@ -105,7 +105,7 @@ func faultsByDevice(resourceSlices []resourceapi.ResourceSlice) map[string][]str
 		}
 		for _, device := range slice.Spec.Devices {
 			for _, taint := range device.Taints {
-				if taint.Key != publish.UplinkTaint && taint.Key != publish.MIGModeTaint {
+				if !slices.Contains([]string{publish.UplinkTaint, publish.AwayTaint, publish.MIGModeTaint}, taint.Key) {
 					faults[device.Name] = append(faults[device.Name], faultWords(taint))
 				}
 			}

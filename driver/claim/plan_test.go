@@ -227,3 +227,14 @@ func TestPlanOfNICOnItsWayHome(t *testing.T) {
 		t.Errorf("%v: %+v", err, entry)
 	}
 }
+
+// Shared RDMA leaves the device in sight of the host while the netdev is elsewhere
+// (dranet took such a NIC for an InfiniBand device and gave it away without a netdev).
+func TestPlanRefusesARoCENICWhoseNetdevIsElsewhere(t *testing.T) {
+	m := machine()
+	roce := m.NIC("nic-0000-18-00-0")
+	roce.Link, roce.RDMA = nil, &topology.RDMADevice{Name: "mlx5_0", Ports: []topology.RDMAPort{{Port: 1, LinkLayer: "Ethernet"}}}
+	if _, err := Plan(PlanInput{Claim: allocated("c", onNIC(roce.Name)), NodeName: node, Snapshot: m}); err == nil || !strings.Contains(err.Error(), "not in the host's network namespace") {
+		t.Errorf("%v", err)
+	}
+}

@@ -66,8 +66,8 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, configs []given) e
 		return uplinkError(nameOf(device, nic.Name), nic.Uplink)
 	case device.AdminAccess:
 		return fmt.Errorf("NIC %s: admin access is for devices that can be looked at while others use them; a NIC is in one network namespace at a time", nameOf(device, nic.Name))
-	case nic.Link == nil && nic.RDMA == nil:
-		return fmt.Errorf("NIC %s has neither a netdev in the host's network namespace nor an RDMA device; some other program on the node took it", nameOf(device, nic.Name))
+	case nic.NetdevAway():
+		return fmt.Errorf("NIC %s: its netdev is not in the host's network namespace; some other program on the node took it, or it is on its way home from an earlier pod; the kubelet tries again", nameOf(device, nic.Name))
 	}
 	copied := *nic
 	device.NIC = &copied

@@ -62,6 +62,8 @@ func reasonOf(key string) string {
 	switch key {
 	case UplinkTaint:
 		return "%s that the node lives on"
+	case AwayTaint:
+		return "%s whose netdev is in another network namespace"
 	case MIGModeTaint:
 		return "%s in MIG mode as a whole"
 	}

@@ -33,6 +33,9 @@ const (
 	// UplinkTaint keeps claims off the NICs that the node itself lives on. A claim
 	// that tolerates it is still refused when it is prepared.
 	UplinkTaint = DriverName + "/uplink"
+	// AwayTaint keeps claims off NICs whose netdev somebody else has taken into
+	// another network namespace.
+	AwayTaint = DriverName + "/netdev-away"
 	// MIGModeTaint keeps claims off the whole of a GPU in MIG mode, on which CUDA does not run.
 	MIGModeTaint = DriverName + "/mig-mode"
 )

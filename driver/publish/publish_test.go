@@ -110,6 +110,23 @@ func TestTaintsKeepTheGravestWithinTheLimit(t *testing.T) {
 	}
 }
 
+// Its RDMA device stays in the host's sight, so it looks like an InfiniBand device; the
+// pod would get verbs and no netdev.
+func TestANICThatSomebodyElseTookIsTainted(t *testing.T) {
+	roce := nic("0000:19:00.0")
+	roce.RDMA = &topology.RDMADevice{Name: "mlx5_0", Ports: []topology.RDMAPort{{Port: 1, LinkLayer: "Ethernet"}}}
+	away := roce
+	away.Link = nil
+	in := Input{NodeName: node, Features: everything, Snapshot: &topology.Snapshot{NICs: []topology.NIC{away}}}
+	if got := device(t, Resources(in), NICPool(node), away.Name).Taints; len(got) != 1 || got[0].Key != AwayTaint || got[0].Effect != resourceapi.DeviceTaintEffectNoSchedule {
+		t.Errorf("taints %+v", got)
+	}
+	in.Held = map[string]topology.NIC{roce.Name: roce}
+	if got := device(t, Resources(in), NICPool(node), away.Name).Taints; len(got) != 0 {
+		t.Errorf("in a pod of ours it has the taints %+v", got)
+	}
+}
+
 func TestHeldNICStaysAsItWas(t *testing.T) {
 	atHome := nic("0000:19:00.0")
 	away := atHome

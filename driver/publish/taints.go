@@ -55,7 +55,7 @@ func together(lists ...taints) taints {
 // forbids, then the effects that matter most.
 func gravity(taint *resourceapi.DeviceTaint) int {
 	switch {
-	case taint.Key == UplinkTaint, taint.Key == MIGModeTaint:
+	case taint.Key == UplinkTaint, taint.Key == AwayTaint, taint.Key == MIGModeTaint:
 		return 0
 	case taint.Effect == resourceapi.DeviceTaintEffectNoExecute:
 		return 1
@@ -92,11 +92,14 @@ func (o *offering) gpuTaints(gpu *topology.GPU) taints {
 }
 
 func (o *offering) nicTaints(nic *topology.NIC) taints {
-	if nic.Uplink == "" {
-		return together(o.taints[nic.Name])
+	var own taints
+	if nic.Uplink != "" {
+		own = append(own, resourceapi.DeviceTaint{Key: UplinkTaint, Value: labelValue(nic.Uplink), Effect: resourceapi.DeviceTaintEffectNoSchedule})
 	}
-	uplink := resourceapi.DeviceTaint{Key: UplinkTaint, Value: labelValue(nic.Uplink), Effect: resourceapi.DeviceTaintEffectNoSchedule}
-	return together(taints{uplink}, o.taints[nic.Name])
+	if nic.NetdevAway() { // of a NIC that a pod of ours holds, the state before is published
+		own = append(own, resourceapi.DeviceTaint{Key: AwayTaint, Effect: resourceapi.DeviceTaintEffectNoSchedule})
+	}
+	return together(own, o.taints[nic.Name])
 }
 
 // labelValue makes a sentence fit where the API wants a label value: letters,
