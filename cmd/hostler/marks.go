@@ -27,8 +27,10 @@ import (
 
 type marks struct {
 	nodeIPs []netip.Addr
-	holders map[string][]topology.Holder
-	faults  map[string][]string
+	// apiServers and nodeIPs tell uplinks.
+	apiServers []netip.Addr
+	holders    map[string][]topology.Holder
+	faults     map[string][]string
 }
 
 func readMarks(ctx context.Context, cfg *v1alpha1.AgentConfig) marks {
@@ -49,6 +51,7 @@ func readMarks(ctx context.Context, cfg *v1alpha1.AgentConfig) marks {
 	defer cancel()
 	client, err := kubernetes.NewForConfig(config)
 	if err == nil {
+		m.apiServers = newNodeWatch(client, config.Host, cfg.NodeName).serverAddresses(ctx)
 		err = m.read(ctx, client, cfg.NodeName)
 	}
 	if err != nil {

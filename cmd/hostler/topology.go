@@ -65,8 +65,10 @@ func printTopology(ctx context.Context, out io.Writer, cfg *v1alpha1.AgentConfig
 	defer gpus.Close()
 	marks := readMarks(ctx, cfg)
 	observer := topology.NewObserver(topology.ObserverConfig{
-		Hardware: host.New(host.Config{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev, NodeAddresses: marks.nodeIPs}),
-		GPUs:     gpus,
+		Hardware: host.New(host.Config{
+			Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev, CNIConfig: cfg.Paths.CNIConfig, NodeAddresses: marks.nodeIPs, APIServerAddresses: marks.apiServers,
+		}),
+		GPUs: gpus,
 	})
 	// What the agent would log is in the snapshot, as problems.
 	snapshot := observer.Observe(klog.NewContext(ctx, logr.Discard()))
