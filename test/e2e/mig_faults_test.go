@@ -39,7 +39,7 @@ func TestAgentKilledWhilePartitionsAreMadeAndUsed(t *testing.T) {
 	})
 	s.killAgent()
 	must(t, s.node.nvml().ClearAll())
-	s.awaitReady("interrupted", "halfway")
+	s.awaitReadyAgain("interrupted", "halfway")
 	s.awaitAgent()
 	now := s.cut(fresh.Index)
 	if len(now) != 2 || !slices.Contains(now, of[0]) || slices.ContainsFunc(now, isHalf) {

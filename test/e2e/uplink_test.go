@@ -57,9 +57,9 @@ func TestAllocatedNICBecomesAnUplink(t *testing.T) {
 	s.eventually("preparing it is refused with the reason", func() error {
 		return s.eventsContain("late", "it carries the default route 0.0.0.0/0 via "+netdev)
 	})
-	// The kubelet tries again, though only after a minute or more.
 	remove()
 	s.soon("free again", func() error { return s.tainted(nic, false) })
+	s.awaitReadyAgain("late")
 }
 
 // apiServerNetwork is the network between node and API server.
