@@ -232,7 +232,10 @@ func TestChangesOfMIGAreEventsAndMayFail(t *testing.T) {
 func TestMain(m *testing.M) {
 	if library := os.Getenv("NVMLSIM_CUTTER"); library != "" {
 		lib := nvml.New(nvml.WithLibraryPath(library))
-		lib.Init()
+		if r := lib.Init(); r != nvml.SUCCESS {
+			fmt.Fprintln(os.Stderr, "initialising the simulator answers", r)
+			os.Exit(1)
+		}
 		d, _ := lib.DeviceGetHandleByIndex(0)
 		for range 50 {
 			if gi, r := d.CreateGpuInstance(&nvml.GpuInstanceProfileInfo{Id: oneG}); r == nvml.SUCCESS {

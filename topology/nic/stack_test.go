@@ -3,6 +3,7 @@ package nic
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -118,7 +119,7 @@ func linkMessage(index uint32, attributes ...*nl.RtAttr) []byte {
 
 func FuzzNetlinkMessages(f *testing.F) {
 	f.Add(linkMessage(9, info("ipip", nl.NewRtAttr(1, nl.Uint32Attr(4)))))
-	f.Add(append(make([]byte, unix.SizeofRtMsg), nl.NewRtAttr(unix.RTA_MULTIPATH, make([]byte, 16)).Serialize()...))
+	f.Add(slices.Concat(make([]byte, unix.SizeofRtMsg), nl.NewRtAttr(unix.RTA_MULTIPATH, make([]byte, 16)).Serialize()))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		if len(message) >= unix.SizeofIfInfomsg {
 			if link := linkState(message); link.Kind == "veth" && link.Lower != 0 {
