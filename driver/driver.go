@@ -64,6 +64,7 @@ func New(cfg Config) (*Driver, error) {
 		Snapshot:    d.machine.now,
 		Partitioner: cfg.Partitioner,
 		GPUGone:     d.machine.gpuGone,
+		GPUsSilent:  d.machine.driverSilent,
 		Recut:       cfg.Rescan,
 		BootID:      cfg.BootID,
 		Specs: &cdi.Builder{

@@ -51,7 +51,35 @@ type removedPartition struct {
 
 // SetSnapshot hands over the machine as it is now.
 func (d *Driver) SetSnapshot(snapshot *topology.Snapshot) {
-	d.machine.update(func(m *machine) { m.snapshot = snapshot })
+	stale := false
+	d.machine.update(func(m *machine) {
+		stale = m.snapshot != nil && renewed(m.snapshot, snapshot)
+		m.snapshot = snapshot
+	})
+	if stale {
+		d.wantReconcile()
+	}
+}
+
+// renewed reports whether the driver works and is another than before, came back,
+// or numbers GPUs anew: the specs of prepared claims are of the old one then, and
+// what could not be removed without it can be now.
+func renewed(before, now *topology.Snapshot) bool {
+	if now.Driver.State != topology.DriverReady {
+		return false
+	}
+	return before.Driver.State != now.Driver.State || before.Driver.Version != now.Driver.Version || !maps.Equal(minors(before), minors(now))
+}
+
+// minors of the GPUs that answer, by name.
+func minors(snapshot *topology.Snapshot) map[string]int {
+	numbers := map[string]int{}
+	for i := range snapshot.GPUs {
+		if gpu := &snapshot.GPUs[i]; !gpu.Lost {
+			numbers[gpu.Name] = gpu.Minor
+		}
+	}
+	return numbers
 }
 
 // SetVerdicts hands over what health thinks: the taints to publish and the
@@ -187,11 +215,22 @@ func (m *machine) gpuGone(name string) string {
 	}
 	switch gpu := m.snapshot.GPU(name); {
 	case m.snapshot.Driver.State != topology.DriverReady:
-		return "the accelerator driver does not work: " + m.snapshot.Driver.Message
+		return "" // which knows no GPUs, see driverSilent
 	case gpu == nil:
 		return "it was unplugged"
 	case gpu.Lost:
 		return "it has fallen off the bus"
 	}
 	return ""
+}
+
+// driverSilent returns why no GPU can be asked anything at present, "" if it can,
+// and before the first look at the machine.
+func (m *machine) driverSilent() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.snapshot == nil || m.snapshot.Driver.State == topology.DriverReady {
+		return ""
+	}
+	return "the accelerator driver does not work: " + m.snapshot.Driver.Message
 }

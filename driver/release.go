@@ -158,6 +158,9 @@ func (d *Driver) release(ctx context.Context, r Released, o ReleaseOptions) erro
 		if err := d.runner.Unprepare(ctx, r.Claim); err != nil {
 			return err
 		}
+		if left := d.cfg.Journal.Entry(r.Claim); left != nil {
+			return fmt.Errorf("GPU partition %s may still be there, and cannot be removed while the accelerator driver does not work; run this again when it does, or reboot the machine, which removes all partitions", left.Devices[0].Name)
+		}
 	} else if err := errors.Join(d.cfg.Attacher.Release(ctx, r.Claim), d.directory.Remove(r.Claim)); err != nil {
 		return err
 	}

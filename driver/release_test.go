@@ -110,7 +110,9 @@ func (n *abandoned) driver(t *testing.T, bootID string) *Driver {
 func (n *abandoned) release(t *testing.T, d *Driver, o ReleaseOptions) map[types.UID]error {
 	t.Helper()
 	o.Records, o.Proc = n.attached.Records, n.proc
-	o.Look = func(context.Context) *topology.Snapshot { return cutMachine(n.gpu) }
+	if o.Look == nil {
+		o.Look = func(context.Context) *topology.Snapshot { return cutMachine(n.gpu) }
+	}
 	released, err := d.Release(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -287,6 +289,25 @@ func TestReleaseOfOneClaimAndOfNone(t *testing.T) {
 	want := slices.DeleteFunc(before, func(what string) bool { return strings.HasSuffix(what, "made") || strings.HasPrefix(what, "partition") })
 	if got := n.remains(t); !slices.Equal(got, want) {
 		t.Errorf("on the node is\n%q, want all but the one claim's:\n%q", got, want)
+	}
+}
+
+func TestReleaseUnderADeadDriverSaysWhatIsLeft(t *testing.T) {
+	n := abandon(t)
+	n.gpu.Fault = errors.New("Driver Not Loaded")
+	dead := func(context.Context) *topology.Snapshot {
+		return &topology.Snapshot{Driver: topology.Driver{State: topology.DriverFailed, Message: "Driver Not Loaded"}}
+	}
+	left := n.release(t, n.driver(t, "boot"), ReleaseOptions{Look: dead})
+	if err := left["uid-made"]; len(left) != 1 || err == nil || !strings.Contains(err.Error(), part1g) || !strings.Contains(err.Error(), "run this again") {
+		t.Errorf("left: %v; want the partition that was made, and no more", left)
+	}
+	n.gpu.Fault = nil
+	if left := n.release(t, n.driver(t, "boot"), ReleaseOptions{}); len(left) > 0 {
+		t.Error(left)
+	}
+	if got := n.remains(t); len(got) > 0 || !n.administrators() {
+		t.Errorf("on the node remain %q, the administrator's partition: %v", got, n.administrators())
 	}
 }
 

@@ -20,9 +20,14 @@ type HeldError struct {
 	Device, HeldDevice string
 	Holder             types.UID
 	Namespace, Claim   string
+	// Released: the claim is over, and what was made for it is still to be removed.
+	Released bool
 }
 
 func (e *HeldError) Error() string {
+	if e.Released {
+		return fmt.Sprintf("device %s needs memory slices of partition %s, which was made for claim %s/%s (%s) and could not be removed after it while the driver did not work; it is free once the agent has removed it, see its log", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
+	}
 	if e.HeldDevice != e.Device {
 		return fmt.Sprintf("device %s shares hardware with device %s, which is held by claim %s/%s (%s) on this node; it is free once that claim's pod is gone", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
 	}
@@ -56,7 +61,7 @@ func collision(candidate, other *Entry) *HeldError {
 		for j := range other.Devices {
 			mine, theirs := &candidate.Devices[i], &other.Devices[j]
 			if mine.exclusive() && theirs.exclusive() && mine.overlaps(theirs) {
-				return &HeldError{Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName}
+				return &HeldError{Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName, Released: other.Released}
 			}
 		}
 	}

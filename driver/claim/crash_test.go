@@ -184,10 +184,24 @@ type life struct {
 	// ghosts may have been left in any state by a kill.
 	ghosts map[string]bool
 	busy   map[string]bool
+	// dead: the driver answers nothing.
+	dead bool
 }
 
 func (l *life) restart(t failer, at int) {
 	l.room, l.killer = newMortalRoom(t, l.directory, fmt.Sprint("boot-", l.boot), l.device, at)
+	if l.dead {
+		l.die()
+	}
+}
+
+// toggle ends and brings back the driver.
+func (l *life) toggle(*rapid.T) {
+	if l.dead = !l.dead; l.dead {
+		l.die()
+	} else {
+		l.revive()
+	}
 }
 
 // survive restarts the agent if it was killed, and reports whether it was.
@@ -226,8 +240,14 @@ func (l *life) prepare(t *rapid.T) {
 
 // forbids is the model's answer to whether the claim can have the partition.
 func (l *life) forbids(claim string, wanted *topology.Partition) string {
-	if l.claims[claim] == wanted.Name {
+	own := l.journal.Entry(types.UID("uid-" + claim))
+	switch {
+	case l.dead:
+		return "the driver"
+	case l.claims[claim] == wanted.Name:
 		return ""
+	case own != nil && own.Released && l.busy[claim]:
+		return "its own leftover"
 	}
 	for _, entry := range l.journal.Entries() {
 		_, held := l.now().Partition(entry.Devices[0].Name)
@@ -247,7 +267,7 @@ func (l *life) unprepare(t *rapid.T) {
 	if l.survive(t, claim) {
 		return
 	}
-	if (err != nil) != l.busy[claim] {
+	if (err != nil) != (l.busy[claim] && !l.dead) {
 		t.Fatalf("unprepare %s, which uses its partition: %v: %v", claim, l.busy[claim], err)
 	}
 	if err == nil {
@@ -258,9 +278,15 @@ func (l *life) unprepare(t *rapid.T) {
 
 // use starts and ends processes in a partition that was made for a claim.
 func (l *life) use(t *rapid.T) {
-	for _, claim := range slices.Sorted(maps.Keys(l.claims)) {
-		_, p := l.now().Partition(l.claims[claim])
-		if p.Placement == theirs {
+	using := maps.Clone(l.claims)
+	for _, entry := range l.journal.Entries() {
+		if entry.Released && entry.BootID == l.cfg.BootID {
+			using[entry.ClaimName] = entry.Devices[0].Name
+		}
+	}
+	for _, claim := range slices.Sorted(maps.Keys(using)) {
+		_, p := l.now().Partition(using[claim])
+		if p.Placement == theirs || p.Instance == nil {
 			continue
 		}
 		busy := rapid.Bool().Draw(t, "busy")
@@ -274,6 +300,8 @@ func (l *life) reboot(t *rapid.T) {
 		l.ghosts[claim] = true
 	}
 	l.claims, l.busy = map[string]string{}, map[string]bool{}
+	l.dead = false
+	l.revive()
 	l.boot++
 	for _, i := range l.device.Snapshot().MIG.Instances {
 		l.device.SetBusy(i.GPUInstance, false)
@@ -299,14 +327,20 @@ func (l *life) check(t *rapid.T) {
 	if len(l.ghosts) > 0 {
 		return
 	}
+	for _, entry := range l.journal.Entries() {
+		_, p := l.now().Partition(entry.Devices[0].Name)
+		if entry.Released && entry.BootID == l.cfg.BootID && p.Instance != nil {
+			want = append(want, wholeAt(p.Profile.ID, p.Placement))
+		}
+	}
 	slices.SortFunc(want, func(a, b topology.MIGInstance) int { return a.Placement.Start - b.Placement.Start })
 	if diff := cmp.Diff(want, instances(l.device)); diff != "" {
 		t.Fatalf("instances of %v (-want +got):\n%s", l.claims, diff)
 	}
 }
 
-// Any sequence of prepares, unprepares, kills at any moment, restarts, reboots and
-// processes that hold on to their partition leaves each prepared claim with its
+// Any sequence of prepares, unprepares, kills at any moment, restarts, reboots,
+// ends of the driver and processes that hold on to their partition leaves each prepared claim with its
 // partition, makes nothing else, and ends, when all is released, with the GPU as
 // its administrator cut it.
 func TestPartitionsOfRandomLives(t *testing.T) {
@@ -322,6 +356,7 @@ func TestPartitionsOfRandomLives(t *testing.T) {
 			"unprepare": l.unprepare,
 			"use":       l.use,
 			"reboot":    l.reboot,
+			"driver":    l.toggle,
 			"restart":   func(t *rapid.T) { l.restart(t, 0) },
 			"doom":      func(t *rapid.T) { l.restart(t, rapid.IntRange(1, 12).Draw(t, "moment")) },
 			"reconcile": func(t *rapid.T) {
@@ -336,12 +371,14 @@ func TestPartitionsOfRandomLives(t *testing.T) {
 					}
 					l.claims = map[string]string{}
 					l.restart(t, 0)
-				} else if err != nil && len(l.busy) == 0 {
+				} else if err != nil && len(l.busy) == 0 && !l.dead {
 					t.Fatal(err)
 				}
 			},
 			"": l.check,
 		})
+		l.dead = false
+		l.revive()
 		l.restart(rt, 0)
 		for _, i := range l.device.Snapshot().MIG.Instances {
 			l.device.SetBusy(i.GPUInstance, false)

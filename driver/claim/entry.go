@@ -20,8 +20,8 @@ import (
 	"github.com/hostler-dev/hostler/topology"
 )
 
-// Entry is the record of one claim that is prepared or being prepared. It is
-// never modified once the journal has it; a change makes a new one.
+// Entry is the record of one claim that is prepared or being prepared, or of what
+// is still to be removed after one. It is never modified once the journal has it; a change makes a new one.
 type Entry struct {
 	ClaimUID       types.UID `json:"claimUID"`
 	ClaimNamespace string    `json:"claimNamespace"`
@@ -34,6 +34,12 @@ type Entry struct {
 	Devices []Device                 `json:"devices,omitempty"`
 	// Egress is the scope of the claim's egress device, nil if it has none.
 	Egress *netattach.EgressIntent `json:"egress,omitempty"`
+	// Released: the claim is unprepared, and nobody holds anything by it any more.
+	// Devices are the partitions that were made for it and could not be removed
+	// because the driver did not work.
+	Released bool `json:"released,omitempty"`
+	// First is set on the copy from which the first attempt derives its steps.
+	First bool `json:"-"`
 }
 
 // Device is one allocation result of ours, with what it needs.

@@ -188,6 +188,8 @@ type room struct {
 	// mig is the GPU in MIG mode, nil if the machine has none.
 	mig       *gputest.GPU
 	admission *Admission
+	// silent is why GPUs cannot be asked.
+	silent string
 }
 
 type failer interface {
@@ -214,7 +216,7 @@ func newMIGRoom(t failer, directory, bootID string, mig *gputest.GPU) *room {
 		t.Fatal(err)
 	}
 	steps := &Steps{
-		Attacher: r.attacher, Directory: r.cdi, Snapshot: r.now, BootID: bootID, GPUGone: func(string) string { return "" }, Recut: func() {},
+		Attacher: r.attacher, Directory: r.cdi, Snapshot: r.now, BootID: bootID, GPUGone: func(string) string { return "" }, GPUsSilent: func() string { return r.silent }, Recut: func() {},
 		Specs: &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"},
 	}
 	r.admission = &Admission{Journal: r.journal, BootID: bootID}

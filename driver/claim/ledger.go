@@ -35,6 +35,9 @@ func NewLedger(journal *Journal) *Ledger { return &Ledger{journal: journal} }
 func (l *Ledger) Holders() []Holder {
 	var holders []Holder
 	for _, entry := range l.journal.Entries() {
+		if entry.Released {
+			continue
+		}
 		for _, device := range entry.Devices {
 			holder := Holder{
 				Device: device.Name, Pool: device.Pool, Request: device.Request,
@@ -84,7 +87,8 @@ func (l *Ledger) InUse() map[string]publish.Use {
 }
 
 // Made are the names of the partitions that exist, or are about to, because a
-// claim was prepared since the machine's last boot.
+// claim was prepared since the machine's last boot, those of released claims among
+// them that are still to be removed.
 func (l *Ledger) Made(bootID string) map[string]bool {
 	names := map[string]bool{}
 	for _, entry := range l.journal.Entries() {
@@ -107,7 +111,9 @@ func NewStore(journal *Journal) *Store { return &Store{journal: journal} }
 func (s *Store) Intents() []netattach.Intent {
 	var intents []netattach.Intent
 	for _, entry := range s.journal.Entries() {
-		intents = append(intents, entry.Intent())
+		if !entry.Released {
+			intents = append(intents, entry.Intent())
+		}
 	}
 	return intents
 }
@@ -132,7 +138,7 @@ func (s *Store) IntentsForPod(uid types.UID, namespace, name string) []netattach
 // Intent returns the intent of a claim.
 func (s *Store) Intent(claim types.UID) (netattach.Intent, bool) {
 	entry := s.journal.Entry(claim)
-	if entry == nil {
+	if entry == nil || entry.Released {
 		return netattach.Intent{}, false
 	}
 	return entry.Intent(), true

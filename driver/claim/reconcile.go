@@ -36,10 +36,14 @@ func (r *Runner) Reconcile(ctx context.Context, read ClaimReader, specs cdi.Dire
 	// Specs are listed before entries are: an entry joins the journal before
 	// its spec is written, so that a spec without an entry is nobody's.
 	files, err := specs.List()
-	faults := []error{err}
+	// Leftovers first: claims wait for what they hold.
+	faults := []error{err, r.removeLeftovers(ctx)}
 	known := map[types.UID]bool{}
 	for _, entry := range r.cfg.Journal.Entries() {
 		known[entry.ClaimUID] = true
+		if entry.Released {
+			continue
+		}
 		if err := r.reconcileEntry(ctx, read, entry); err != nil {
 			faults = append(faults, err)
 		}
@@ -68,7 +72,7 @@ func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *En
 	}
 	return r.operate(ctx, entry.ClaimUID, func(ctx context.Context) error {
 		current := r.cfg.Journal.Entry(entry.ClaimUID)
-		if current == nil || !current.answers(claim) {
+		if current == nil || current.Released || !current.answers(claim) {
 			return nil // the kubelet was faster
 		}
 		if current.BootID != r.cfg.BootID {

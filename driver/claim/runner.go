@@ -21,7 +21,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/topology"
 )
 
 // NetworkResolver looks up a NetworkAttachmentDefinition and makes its CNI
@@ -106,13 +108,17 @@ func (r *Runner) Unprepare(ctx context.Context, claim types.UID) error {
 
 func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (*Entry, error) {
 	before := r.cfg.Journal.Entry(claim.UID)
-	if before != nil && before.BootID == r.cfg.BootID && before.answers(claim) {
+	if before != nil && !before.Released && before.BootID == r.cfg.BootID && before.answers(claim) {
 		return r.again(ctx, before, claim)
 	}
 	if before != nil {
 		// Allocated anew without our having seen the end of the old allocation,
-		// or left from before a reboot.
-		if err := r.undo(ctx, before); err != nil {
+		// left from before a reboot, or released and not removed yet.
+		err := r.undo(ctx, before)
+		if left := r.cfg.Journal.Entry(claim.UID); err == nil && left != nil {
+			err = fmt.Errorf("partition %s cannot be removed while the driver does not work; the kubelet tries again", left.Devices[0].Name)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("undo an earlier allocation of claim %s/%s: %w", claim.Namespace, claim.Name, err)
 		}
 	}
@@ -131,10 +137,42 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err := r.cfg.Journal.Put(entry); err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
-	if err := r.do(ctx, entry); err != nil {
-		return nil, errors.Join(err, r.undo(ctx, entry))
+	first := *entry
+	first.First = true
+	if begun, err := r.do(ctx, &first); err != nil {
+		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun)))
 	}
 	return entry, nil
+}
+
+// abandon undoes a claim's first attempt. It first has the journal say which
+// partitions are not the claim's, for the case that the rest takes several tries.
+func (r *Runner) abandon(ctx context.Context, entry *Entry) error {
+	if slices.ContainsFunc(entry.Devices, func(d Device) bool { return d.Partition != nil }) {
+		if err := r.cfg.Journal.Put(entry); err != nil {
+			return fmt.Errorf("claim %s/%s: record what was made for it: %w", entry.ClaimNamespace, entry.ClaimName, err)
+		}
+	}
+	return r.undo(ctx, entry)
+}
+
+// owning is the entry after its first steps were begun and no more: what is in the
+// place of any other partition was made by somebody else since the claim was admitted.
+func (e *Entry) owning(begun int) *Entry {
+	owned := *e
+	owned.Devices = slices.Clone(e.Devices)
+	for i := range owned.Devices {
+		device := &owned.Devices[i]
+		if device.Partition == nil {
+			continue
+		}
+		if begun--; begun < 0 {
+			others := *device.Partition
+			others.Static = true
+			device.Partition = &others
+		}
+	}
+	return &owned
 }
 
 // again is the repeated prepare: nothing is planned anew, but everything is
@@ -148,7 +186,8 @@ func (r *Runner) again(ctx context.Context, entry *Entry, claim *resourceapi.Res
 		}
 		entry = &updated
 	}
-	return entry, r.do(ctx, entry)
+	_, err := r.do(ctx, entry)
+	return entry, err
 }
 
 // resolve fills in the CNI configurations, for which it asks the API server.
@@ -169,28 +208,45 @@ func (r *Runner) resolve(ctx context.Context, entry *Entry) error {
 	return nil
 }
 
-func (r *Runner) do(ctx context.Context, entry *Entry) error {
-	for _, step := range r.cfg.Steps(entry) {
+// do returns also how many steps were begun, less the one that failed if it made nothing.
+func (r *Runner) do(ctx context.Context, entry *Entry) (int, error) {
+	steps := r.cfg.Steps(entry)
+	for i, step := range steps {
 		klog.FromContext(ctx).V(4).Info("Doing a step", "step", step.Name())
 		if err := step.Do(ctx); err != nil {
-			return fmt.Errorf("claim %s/%s: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+			begun := i + 1
+			if errors.Is(err, topology.ErrNothingMade) {
+				begun = i
+			}
+			return begun, fmt.Errorf("claim %s/%s: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
 		}
 		if err := step.Verify(ctx); err != nil {
-			return fmt.Errorf("claim %s/%s: after: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+			return i + 1, fmt.Errorf("claim %s/%s: after: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
 		}
 	}
-	return nil
+	return len(steps), nil
 }
 
 // undo takes the steps back in reverse order and forgets the entry. If a step
 // cannot be undone the entry stays, and the device with it, until a later try.
+// What only waits for the driver to work again holds nobody up, see leave.
 func (r *Runner) undo(ctx context.Context, entry *Entry) error {
-	steps := r.cfg.Steps(entry)
-	for _, step := range slices.Backward(steps) {
+	waiting := map[string]bool{}
+	for _, step := range slices.Backward(r.cfg.Steps(entry)) {
 		klog.FromContext(ctx).V(4).Info("Undoing a step", "step", step.Name())
-		if err := step.Undo(ctx); err != nil {
+		err := step.Undo(ctx)
+		var unanswered *gpu.UnansweredError
+		if errors.As(err, &unanswered) {
+			waiting[unanswered.Partition] = true
+			klog.FromContext(ctx).V(2).Info("Leaving a GPU partition to be removed later", "device", unanswered.Partition, "reason", unanswered.Reason, "answer", unanswered.Answer.Error())
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("claim %s/%s: undo: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
 		}
+	}
+	if len(waiting) > 0 {
+		return r.leave(ctx, entry, waiting)
 	}
 	return r.cfg.Journal.Delete(entry.ClaimUID)
 }

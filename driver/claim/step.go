@@ -56,6 +56,8 @@ type Steps struct {
 	Partitioner gpu.Partitioner
 	// GPUGone returns why a GPU cannot have partitions any more, "" if it can; see gpu.PartitionConfig.
 	GPUGone func(name string) string
+	// GPUsSilent returns why GPUs cannot be asked at present, "" if they can.
+	GPUsSilent func() string
 	// Recut is called when partitions were made or removed.
 	Recut func()
 	// BootID of the running machine.
@@ -64,7 +66,8 @@ type Steps struct {
 
 // Of returns the steps of an entry in the order in which they are done. The
 // spec comes last: while it is there a container of the claim can start. It
-// names what the partitions' steps made.
+// names what the partitions' steps made. These come first, one for each partition
+// in the order of the entry's devices; of a released entry nothing else is left.
 func (s *Steps) Of(entry *Entry) []Step {
 	var steps []Step
 	spec := &specStep{steps: s, entry: entry, partitions: map[string]*gpu.PartitionStep{}}
@@ -75,6 +78,9 @@ func (s *Steps) Of(entry *Entry) []Step {
 			steps = append(steps, step)
 		}
 	}
+	if entry.Released {
+		return steps
+	}
 	return append(steps, &networkStep{attacher: s.Attacher, entry: entry}, spec)
 }
 
@@ -82,8 +88,8 @@ func (s *Steps) partition(entry *Entry, device *Device) *gpu.PartitionStep {
 	return gpu.NewPartitionStep(gpu.PartitionConfig{
 		Name: device.Name, GPU: device.GPU.Name, PCI: device.GPU.Placement.PCI,
 		Profile: device.Partition.Profile, ProfileID: device.Partition.ProfileID, Placement: device.Partition.Placement,
-		Static: device.Partition.Static, OtherBoot: entry.BootID != s.BootID,
-		Partitioner: s.Partitioner, Gone: s.GPUGone, Changed: s.Recut,
+		Static: device.Partition.Static, OtherBoot: entry.BootID != s.BootID, First: entry.First,
+		Partitioner: s.Partitioner, Gone: s.GPUGone, Silent: s.GPUsSilent, Changed: s.Recut,
 	})
 }
 

@@ -76,7 +76,7 @@ func TestPartitionsOfADriver(t *testing.T) {
 	make1g := func(start int) *gpu.PartitionStep {
 		return gpu.NewPartitionStep(gpu.PartitionConfig{
 			Name: "a-1g", GPU: "gpu-0000-17-00-0", PCI: pci, Profile: "1g.5gb", ProfileID: 19, Placement: topology.MIGPlacement{Start: start, Size: 1},
-			Partitioner: source, Gone: func(string) string { return "" }, Changed: func() {},
+			Partitioner: source, Gone: func(string) string { return "" }, Silent: func() string { return "" }, Changed: func() {},
 		})
 	}
 	for range 2 { // the second time as an agent that was killed after the first
@@ -91,8 +91,17 @@ func TestPartitionsOfADriver(t *testing.T) {
 			t.Fatalf("the GPU is cut into\n%swant the administrator's and ours", cut())
 		}
 	}
-	if err := make1g(4).Do(t.Context()); !errors.Is(err, nvml.ErrNoCapacity) || !strings.Contains(err.Error(), "partition a-1g") {
+	if err := make1g(4).Do(t.Context()); !errors.Is(err, nvml.ErrNoCapacity) || !errors.Is(err, topology.ErrNothingMade) || !strings.Contains(err.Error(), "partition a-1g") {
 		t.Errorf("%v; the place is the administrator's", err)
+	}
+	if err := control.Fail("nvmlDeviceCreateGpuInstanceWithPlacement", 0, libnvml.ERROR_UNKNOWN); err != nil {
+		t.Fatal(err)
+	}
+	if err := make1g(1).Do(t.Context()); err == nil || errors.Is(err, topology.ErrNothingMade) {
+		t.Errorf("%v; after an unknown error the driver may have made it", err)
+	}
+	if err := control.ClearAll(); err != nil {
+		t.Fatal(err)
 	}
 	if err := control.Set(0, "processes", "4711 1048576 gi=7 ci=0"); err != nil {
 		t.Fatal(err)

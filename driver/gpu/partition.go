@@ -1,7 +1,8 @@
 // PartitionStep brings one partition of a claim into being. It may have been
 // interrupted at any instruction: between the GPU instance and its compute
 // instance, between these and the caller's next line. So it never asks what it
-// did, but what is there.
+// did, but what is there. Only the first attempt knows more: the place was empty
+// when the claim was admitted, so that what it finds there is somebody else's.
 
 package gpu
 
@@ -28,14 +29,34 @@ type PartitionConfig struct {
 	// OtherBoot says that the claim was prepared before the machine rebooted, which
 	// removed all partitions: what is in the place now is somebody else's.
 	OtherBoot bool
+	// First says that nothing was begun for the claim yet.
+	First bool
 
 	Partitioner Partitioner
 	// Gone returns why partitions of the GPU cannot exist any more ("it was
 	// unplugged"), "" if they can. It is asked when the GPU does not answer.
 	Gone func(gpu string) string
+	// Silent returns why GPUs cannot be asked at present, though their partitions may
+	// still exist ("the driver does not work"), "" if they can.
+	Silent func() string
 	// Changed is called after a partition was made or removed.
 	Changed func()
 }
+
+// UnansweredError says that a partition may still exist: the driver that would
+// have to remove it does not work. It is removed when the driver is back.
+type UnansweredError struct {
+	Partition, Reason string
+	// Answer of the GPU.
+	Answer error
+}
+
+func (e *UnansweredError) Error() string {
+	return fmt.Sprintf("partition %s cannot be removed now (%s), and is when that has changed: %v", e.Partition, e.Reason, e.Answer)
+}
+
+// Unwrap returns what the GPU answered.
+func (e *UnansweredError) Unwrap() error { return e.Answer }
 
 // PartitionStep implements claim.Step.
 type PartitionStep struct {
@@ -54,13 +75,16 @@ func (s *PartitionStep) Name() string { return "make GPU partition " + s.cfg.Nam
 // Instance is the GPU instance that Do found or made, nil before.
 func (s *PartitionStep) Instance() *topology.MIGInstance { return s.instance }
 
-// Do implements claim.Step.
+// Do implements claim.Step. Errors of a first attempt match topology.ErrNothingMade
+// if no part of the partition was made for the claim.
 func (s *PartitionStep) Do(ctx context.Context) error {
 	there, err := s.read(ctx)
 	if err != nil {
-		return err
+		return s.unmade(err)
 	}
 	switch {
+	case there != nil && s.cfg.First && !s.cfg.Static:
+		return s.unmade(fmt.Errorf("%s was made by somebody else a moment ago; the kubelet tries again, and then takes it as it is", s.subject()))
 	case there != nil && len(there.ComputeInstances) == 1:
 		s.instance = there
 		return nil
@@ -84,6 +108,14 @@ func (s *PartitionStep) Do(ctx context.Context) error {
 	return nil
 }
 
+// unmade is for errors from before anything was made by this step.
+func (s *PartitionStep) unmade(err error) error {
+	if s.cfg.First {
+		return fmt.Errorf("%w: %w", topology.ErrNothingMade, err)
+	}
+	return err
+}
+
 // Verify implements claim.Step. It follows Do at once, so that what Do has read it
 // need not read again.
 func (s *PartitionStep) Verify(ctx context.Context) error {
@@ -100,7 +132,8 @@ func (s *PartitionStep) Verify(ctx context.Context) error {
 	return nil
 }
 
-// Undo implements claim.Step.
+// Undo implements claim.Step. It returns an UnansweredError if the partition may
+// still exist and nobody can tell now.
 func (s *PartitionStep) Undo(ctx context.Context) error {
 	if s.cfg.Static || s.cfg.OtherBoot {
 		return nil
@@ -114,6 +147,9 @@ func (s *PartitionStep) Undo(ctx context.Context) error {
 	if reason := s.cfg.Gone(s.cfg.GPU); reason != "" {
 		klog.FromContext(ctx).Info("Taking a GPU partition for gone with its GPU", "device", s.cfg.Name, "reason", reason, "answer", err.Error())
 		return nil
+	}
+	if reason := s.cfg.Silent(); reason != "" {
+		return &UnansweredError{Partition: s.cfg.Name, Reason: reason, Answer: err}
 	}
 	return err
 }

@@ -18,7 +18,7 @@ const pci = "0000:17:00.0"
 func step(device *gputest.GPU, change func(*gpu.PartitionConfig)) *gpu.PartitionStep {
 	cfg := gpu.PartitionConfig{
 		Name: "gpu-0000-17-00-0-mig-1g-10gb-0", GPU: "gpu-0000-17-00-0", PCI: pci, Profile: "1g.10gb", ProfileID: 19, Placement: topology.MIGPlacement{Size: 1},
-		Partitioner: device, Gone: func(string) string { return "" }, Changed: func() {},
+		Partitioner: device, Gone: func(string) string { return "" }, Silent: func() string { return "" }, Changed: func() {},
 	}
 	if change != nil {
 		change(&cfg)
@@ -131,6 +131,7 @@ func TestVerifyNoticesAnotherInstance(t *testing.T) {
 }
 
 func TestUndo(t *testing.T) {
+	silent := func(c *gpu.PartitionConfig) { c.Silent = func() string { return "the driver died" } }
 	for _, test := range []struct {
 		name   string
 		before func(*gputest.GPU, int)
@@ -142,6 +143,8 @@ func TestUndo(t *testing.T) {
 		{"in use", func(d *gputest.GPU, number int) { d.SetBusy(number, true) }, nil, "in use by another client; the kubelet tries again", 1},
 		{"on a GPU that does not answer", func(d *gputest.GPU, _ int) { d.Fault = errors.New("GPU is lost") }, nil, "GPU is lost", 1},
 		{"on a GPU that has to be reset", func(d *gputest.GPU, _ int) { d.Fault = errors.New("GPU is lost") }, func(c *gpu.PartitionConfig) { c.Gone = func(string) string { return "it is lost" } }, "", 1},
+		{"under a driver that died", func(d *gputest.GPU, _ int) { d.Fault = errors.New("Driver Not Loaded") }, silent, "cannot be removed now (the driver died), and is when that has changed: look for partition gpu-0000-17-00-0-mig-1g-10gb-0", 1},
+		{"in use, as the driver said before it died", func(d *gputest.GPU, number int) { d.SetBusy(number, true) }, silent, "in use by another client", 1},
 		{"made since a reboot, by somebody", nil, func(c *gpu.PartitionConfig) { c.OtherBoot = true }, "", 1},
 	} {
 		device := gputest.New(pci)
@@ -153,8 +156,51 @@ func TestUndo(t *testing.T) {
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
+		var unanswered *gpu.UnansweredError
+		if later := errors.As(err, &unanswered); later != strings.Contains(test.name, "died") || later && unanswered.Partition != "gpu-0000-17-00-0-mig-1g-10gb-0" {
+			t.Errorf("%s: to be removed later: %v", test.name, unanswered)
+		}
 		if left := device.Snapshot().MIG.Instances; len(left) != test.left {
 			t.Errorf("%s: %d instances are left, want %d", test.name, len(left), test.left)
+		}
+	}
+}
+
+func TestFirstAttemptKnowsWhatItMade(t *testing.T) {
+	intrude := func(t *testing.T, d *gputest.GPU) { cut(t, d, 19, topology.MIGPlacement{Size: 1}) }
+	for _, test := range []struct {
+		name   string
+		before func(*testing.T, *gputest.GPU)
+		change func(*gpu.PartitionConfig)
+		fails  bool
+		// nothing was made for the claim.
+		nothing bool
+	}{
+		{"an empty place", nil, nil, false, false},
+		{"somebody was faster", intrude, nil, true, true},
+		{"the administrator's was there all along", intrude, func(c *gpu.PartitionConfig) { c.Static = true }, false, false},
+		{"a GPU that does not answer", func(_ *testing.T, d *gputest.GPU) { d.Fault = errors.New("GPU is lost") }, nil, true, true},
+		{"a place that something else took", func(t *testing.T, d *gputest.GPU) { cut(t, d, 14, topology.MIGPlacement{Size: 2}) }, nil, true, true},
+		{"a driver that fails half way", func(_ *testing.T, d *gputest.GPU) {
+			d.Interrupt = func(moment string) error {
+				if moment == "gpu instance made" {
+					return errors.New("unknown error")
+				}
+				return nil
+			}
+		}, nil, true, false},
+	} {
+		device := gputest.New(pci)
+		if test.before != nil {
+			test.before(t, device)
+		}
+		err := step(device, func(c *gpu.PartitionConfig) {
+			if c.First = true; test.change != nil {
+				test.change(c)
+			}
+		}).Do(t.Context())
+		if (err != nil) != test.fails || errors.Is(err, topology.ErrNothingMade) != test.nothing {
+			t.Errorf("%s: %v", test.name, err)
 		}
 	}
 }

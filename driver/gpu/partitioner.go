@@ -19,6 +19,7 @@ type Partitioner interface {
 	// placement, nil if there is none.
 	Partition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (*topology.MIGInstance, error)
 	// CreatePartition makes a GPU instance with one compute instance that spans it.
+	// Errors match topology.ErrNothingMade if no part of it is there for certain.
 	CreatePartition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (topology.MIGInstance, error)
 	// DestroyPartition removes a GPU instance and its compute instances. One that
 	// is gone already is no error.

@@ -68,6 +68,7 @@ func ask[T any](p *partitioning, name string, fn func() (T, nvml.Return)) (T, er
 // anything is in the way, even an instance of this very profile and place, ErrNotInMIGMode,
 // ErrNotSupported, ErrUnknownGPU, ErrLost, ErrHung or ErrDriverGone. After ErrHung
 // the driver may still finish what it was asked for: look at the next snapshot.
+// Where nothing was made for certain, they match topology.ErrNothingMade.
 func (s *Session) CreatePartition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (topology.MIGInstance, error) {
 	made, err := s.createPartition(ctx, pci, profileID, place)
 	if err != nil {
@@ -80,14 +81,14 @@ func (s *Session) CreatePartition(ctx context.Context, pci string, profileID int
 func (s *Session) createPartition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (topology.MIGInstance, error) {
 	p, err := s.partitioning(ctx, pci, createSymbols)
 	if err != nil {
-		return topology.MIGInstance{}, err
+		return topology.MIGInstance{}, fmt.Errorf("%w: %w", topology.ErrNothingMade, err)
 	}
 	gi, err := act(p, "nvmlDeviceCreateGpuInstanceWithPlacement", func() (nvml.GpuInstance, nvml.Return) {
 		return p.handle.CreateGpuInstanceWithPlacement(&nvml.GpuInstanceProfileInfo{Id: uint32(profileID)},
 			&nvml.GpuInstancePlacement{Start: uint32(place.Start), Size: uint32(place.Size)})
 	})
 	if err != nil {
-		return topology.MIGInstance{}, p.refused(err)
+		return topology.MIGInstance{}, p.unmade(err)
 	}
 	made, err := p.complete(gi)
 	if err == nil && (made.ProfileID != profileID || made.Placement != place) {
@@ -95,11 +96,24 @@ func (s *Session) createPartition(ctx context.Context, pci string, profileID int
 	}
 	if err != nil {
 		if undo := p.clear(gi); undo != nil {
-			err = fmt.Errorf("%w; the GPU instance that was made for it stays behind: %w", err, undo)
+			return topology.MIGInstance{}, fmt.Errorf("%w; the GPU instance that was made for it stays behind: %w", err, undo)
 		}
-		return topology.MIGInstance{}, err
+		return topology.MIGInstance{}, fmt.Errorf("%w: %w", topology.ErrNothingMade, err)
 	}
 	return made, nil
+}
+
+// unmade is a refusal to make a GPU instance. It says that nothing was made where
+// that is certain: after a timeout or an unknown error the driver may have made it.
+func (p *partitioning) unmade(err error) error {
+	certain := errors.Is(err, ErrNotSupported)
+	for _, ret := range []nvml.Return{nvml.ERROR_INSUFFICIENT_RESOURCES, nvml.ERROR_INVALID_ARGUMENT, nvml.ERROR_NO_PERMISSION, nvml.ERROR_IN_USE} {
+		certain = certain || errors.Is(err, code(ret))
+	}
+	if err = p.refused(err); certain {
+		return fmt.Errorf("%w: %w", topology.ErrNothingMade, err)
+	}
+	return err
 }
 
 // refused adds to a driver's refusal what an administrator can do about it.

@@ -169,7 +169,7 @@ func (s *Source) Partition(ctx context.Context, pci string, profileID int, place
 func (s *Source) CreatePartition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (topology.MIGInstance, error) {
 	session, err := s.current()
 	if session == nil {
-		return topology.MIGInstance{}, err
+		return topology.MIGInstance{}, fmt.Errorf("%w: %w", topology.ErrNothingMade, err)
 	}
 	defer s.hint() // a failure may have changed something too
 	return session.CreatePartition(ctx, pci, profileID, place)

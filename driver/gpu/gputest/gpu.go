@@ -135,17 +135,17 @@ func (g *GPU) createGPUInstance(pci string, profileID int, place topology.MIGPla
 	}
 	profile := g.profile(profileID)
 	if profile == nil || !slices.Contains(profile.Placements, place) {
-		return 0, fmt.Errorf("profile %d at %v: Invalid Argument", profileID, place)
+		return 0, fmt.Errorf("%w: profile %d at %v: Invalid Argument", topology.ErrNothingMade, profileID, place)
 	}
 	number, used := 1, profile.Resources.ComputeSlices
 	for _, other := range g.gpu.MIG.Instances {
 		if other.Placement.Overlaps(place) {
-			return 0, errors.New("insufficient resources: the placement is taken")
+			return 0, fmt.Errorf("%w: insufficient resources: the placement is taken", topology.ErrNothingMade)
 		}
 		used += g.profile(other.ProfileID).Resources.ComputeSlices
 	}
 	if used > g.gpu.MIG.Capacity.ComputeSlices {
-		return 0, errors.New("insufficient resources: no compute slices are left")
+		return 0, fmt.Errorf("%w: insufficient resources: no compute slices are left", topology.ErrNothingMade)
 	}
 	for g.index(number) >= 0 {
 		number++
