@@ -221,7 +221,7 @@ func (p Plan) startKubelet(ctx context.Context, n NodePlan) error {
 	if err != nil {
 		return err
 	}
-	return kubelet.await(ctx, time.Minute, func(ctx context.Context) error {
+	return kubelet.await(ctx, 2*time.Minute, func(ctx context.Context) error {
 		node, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 		if err != nil {
 			return err

@@ -95,6 +95,10 @@ func (c component) start() (*process, error) {
 	return p, nil
 }
 
+// patience is how long one question may take: an answer that is lost on the way
+// must not cost all the time there is.
+const patience = 5 * time.Second
+
 // await polls until ready says yes; it gives up early when the process ends.
 func (p *process) await(ctx context.Context, limit time.Duration, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -102,7 +106,9 @@ func (p *process) await(ctx context.Context, limit time.Duration, ready func(con
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		last := ready(ctx)
+		asked, answered := context.WithTimeout(ctx, patience)
+		last := ready(asked)
+		answered()
 		if last == nil {
 			return nil
 		}

@@ -108,13 +108,14 @@ func info(kind string, data ...*nl.RtAttr) *nl.RtAttr {
 }
 
 func linkMessage(index uint32, attributes ...*nl.RtAttr) []byte {
-	message := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint16(message[2:], unix.ARPHRD_ETHER)
-	binary.NativeEndian.PutUint32(message[4:], index)
+	header := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint16(header[2:], unix.ARPHRD_ETHER)
+	binary.NativeEndian.PutUint32(header[4:], index)
+	parts := [][]byte{header}
 	for _, attribute := range attributes {
-		message = append(message, attribute.Serialize()...)
+		parts = append(parts, attribute.Serialize())
 	}
-	return message
+	return slices.Concat(parts...)
 }
 
 func FuzzNetlinkMessages(f *testing.F) {
