@@ -100,7 +100,7 @@ func TestNoMorePairsAtOnePFThanCanBeCounted(t *testing.T) {
 	}
 	in := Input{NodeName: node, Features: everything, Publish: withPairs, Snapshot: s}
 	pool := Resources(in).Pools[DevicePool(node)]
-	if problem := poolProblem(DevicePool(node), pool); problem != "" {
+	if problem := poolProblem(DevicePool(node), pool, in.Features); problem != "" {
 		t.Error(problem)
 	}
 	if pairs, told := names(Resources(in), DevicePool(node), "pair-"), Shortfalls(in); len(pairs) != maxPairedVFs || len(told) != 40-maxPairedVFs {

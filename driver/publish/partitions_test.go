@@ -55,7 +55,7 @@ func TestWhichPartitionsAreOffered(t *testing.T) {
 					t.Errorf("%s is offered", absent)
 				}
 			}
-			if problem := poolProblem(GPUPool(node), Resources(in).Pools[GPUPool(node)]); problem != "" {
+			if problem := poolProblem(GPUPool(node), Resources(in).Pools[GPUPool(node)], in.Features); problem != "" {
 				t.Error(problem)
 			}
 		})
