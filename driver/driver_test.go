@@ -113,6 +113,36 @@ func TestUnchangedMachineWritesNothing(t *testing.T) {
 	<-done
 }
 
+// Slices of pools that the library is not told of stay for half a minute; with pairs
+// switched on or off they would offer a GPU twice.
+func TestPoolsThatAreNotInUseArePublishedEmpty(t *testing.T) {
+	for name, test := range map[string]struct {
+		pairs       bool
+		full, empty []string
+	}{
+		"without pairs": {false, []string{publish.GPUPool(node), publish.NICPool(node)}, []string{publish.DevicePool(node)}},
+		"with pairs":    {true, []string{publish.DevicePool(node)}, []string{publish.GPUPool(node), publish.NICPool(node)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, _ := newDriver(t, fake.NewClientset(), pathsIn(t), func(c *Config) { c.Publish.CompositeDevices = test.pairs })
+			p := countingPublisher{make(chan resourceslice.DriverResources, 1)}
+			go d.publish(t.Context(), p)
+			d.SetSnapshot(machineOf(1))
+			pools := (<-p.published).Pools
+			for _, pool := range test.full {
+				if len(pools[pool].Slices) == 0 {
+					t.Errorf("%s has no slices", pool)
+				}
+			}
+			for _, pool := range test.empty {
+				if contents, told := pools[pool]; !told || len(contents.Slices) != 0 {
+					t.Errorf("%s: told %t, with %d slices", pool, told, len(contents.Slices))
+				}
+			}
+		})
+	}
+}
+
 func TestHealthReachesTheKubelet(t *testing.T) {
 	s := start(t)
 	s.SetSnapshot(machineOf(1))

@@ -74,7 +74,8 @@ func (d *Driver) makeOffer(now time.Time) *offer {
 	if !ready {
 		return o
 	}
-	o.ready, o.resources, o.shortfalls = true, publish.Resources(in), publish.Shortfalls(in)
+	o.ready = true
+	o.resources, o.shortfalls = publish.Offer(in)
 	parts := partsOf(in)
 	for pool, contents := range o.resources.Pools {
 		for _, slice := range contents.Slices {

@@ -73,8 +73,10 @@ func reasonOf(key string) string {
 // Shortfalls are sentences for an administrator about what Resources does not
 // offer of this machine, or not in the form that was asked for, and why; none if all is
 // well. Their order is that of the devices, and equal inputs have equal shortfalls.
-func Shortfalls(in Input) []string {
-	o := offer(in)
+func Shortfalls(in Input) []string { return offer(in).shortfalls() }
+
+func (o *offering) shortfalls() []string {
+	in := o.in
 	var sentences []string
 	for _, lacks := range []string{lacksTaints, lacksCounters} {
 		var what []string

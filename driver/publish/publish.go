@@ -111,8 +111,16 @@ func EgressPool(node string) string { return node + "/egress" }
 func DevicePool(node string) string { return node + "/device" }
 
 // Resources returns all that this node offers.
-func Resources(in Input) resourceslice.DriverResources {
+func Resources(in Input) resourceslice.DriverResources { return offer(in).resources() }
+
+// Offer is Resources and Shortfalls of one input, worked out together.
+func Offer(in Input) (resourceslice.DriverResources, []string) {
 	o := offer(in)
+	return o.resources(), o.shortfalls()
+}
+
+func (o *offering) resources() resourceslice.DriverResources {
+	in := o.in
 	pools := map[string]resourceslice.Pool{EgressPool(in.NodeName): egressPool(in.Features)}
 	if in.Publish.CompositeDevices {
 		shelves := append(append([]*shelf{o.whole}, o.cut...), o.virtualFunctions()...)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"pgregory.net/rapid"
@@ -20,7 +21,11 @@ import (
 func TestSlicesAreLegal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawInput(t)
-		for pool, contents := range Resources(in).Pools {
+		resources, shortfalls := Offer(in)
+		if diff := cmp.Diff(Shortfalls(in), shortfalls); diff != "" {
+			t.Fatalf("worked out together the shortfalls are other ones: %s", diff)
+		}
+		for pool, contents := range resources.Pools {
 			if problem := poolProblem(pool, contents, in.Features); problem != "" {
 				t.Fatal(problem)
 			}
