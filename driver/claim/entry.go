@@ -16,6 +16,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/hostler-dev/hostler/driver/vfio"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
 )
@@ -65,6 +66,23 @@ type Device struct {
 	RDMA bool `json:"rdma,omitempty"`
 	// Network is what is to be done with the netdev, nil if the NIC has none.
 	Network *netattach.DeviceIntent `json:"network,omitempty"`
+	// VF is what is set on the NIC, a VF, by way of its PF; nil if nothing is.
+	VF *VFChange `json:"vf,omitempty"`
+	// VFIO is set if the device's PCI functions are given to user space. Then
+	// neither its driver's device nodes nor its netdev are.
+	VFIO *vfio.Binding `json:"vfio,omitempty"`
+}
+
+// VFChange is what a claim sets on a VF and what it was before.
+type VFChange struct {
+	// PF is the PF's PCI address, Index the VF's number at it.
+	PF    string `json:"pf"`
+	Index int    `json:"index"`
+	// Wanted has the settings that the claim asks for; those that are nil are left as they are.
+	Wanted netattach.VFSettings `json:"wanted"`
+	// Before has all settings as they were read right before the entry joined the
+	// journal; unpreparing restores those that are in Wanted.
+	Before netattach.VFSettings `json:"before"`
 }
 
 // Partition is a part of a GPU. What it is while it exists (its instance
