@@ -142,6 +142,7 @@ func TestLatePrepareIsRefused(t *testing.T) {
 type stuck struct{ entered, release chan struct{} }
 
 func (s stuck) Name() string                 { return "wait" }
+func (s stuck) Kind() string                 { return "wait" }
 func (s stuck) Verify(context.Context) error { return nil }
 func (s stuck) Undo(context.Context) error   { return nil }
 func (s stuck) Do(ctx context.Context) error {

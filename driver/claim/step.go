@@ -22,6 +22,8 @@ import (
 type Step interface {
 	// Name for logs and errors, an action: "write the CDI spec".
 	Name() string
+	// Kind is a short fixed word by which timings are counted: "cdi".
+	Kind() string
 	Do(ctx context.Context) error
 	// Verify reads back from the kernel, the disk or the hardware whether the
 	// step's effect is there.
@@ -102,6 +104,7 @@ type networkStep struct {
 }
 
 func (s *networkStep) Name() string                 { return "offer the network intent" }
+func (s *networkStep) Kind() string                 { return "network" }
 func (s *networkStep) Do(context.Context) error     { return nil }
 func (s *networkStep) Verify(context.Context) error { return nil }
 
@@ -121,6 +124,7 @@ type specStep struct {
 }
 
 func (s *specStep) Name() string { return "write the CDI spec" }
+func (s *specStep) Kind() string { return "cdi" }
 
 func (s *specStep) Do(ctx context.Context) error {
 	spec, err := s.build(ctx)

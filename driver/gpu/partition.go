@@ -72,6 +72,9 @@ func NewPartitionStep(cfg PartitionConfig) *PartitionStep { return &PartitionSte
 // Name implements claim.Step.
 func (s *PartitionStep) Name() string { return "make GPU partition " + s.cfg.Name }
 
+// Kind implements claim.Step.
+func (s *PartitionStep) Kind() string { return "partition" }
+
 // Instance is the GPU instance that Do found or made, nil before.
 func (s *PartitionStep) Instance() *topology.MIGInstance { return s.instance }
 
