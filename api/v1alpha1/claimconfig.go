@@ -2,15 +2,29 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+// GPUMode says by what a pod uses its GPU.
+type GPUMode string
+
+const (
+	// GPUModeDriver gives the pod the driver's libraries and device nodes.
+	GPUModeDriver GPUMode = "driver"
+	// GPUModeVFIO takes the GPU from its driver and gives it to user space: a
+	// virtual machine in the pod.
+	GPUModeVFIO GPUMode = "vfio"
+)
+
 // GPUConfig configures GPU requests (class gpu.hostler.dev).
 //
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 type GPUConfig struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// Mode says by what the pod uses the GPU: driver by the node's driver, vfio by
+	// a driver of its own, in a virtual machine, as a PCI device bound to vfio-pci. Default: driver.
+	Mode GPUMode `json:"mode,omitempty"`
 	// DriverCapabilities are the parts of the driver that a container sees, as
 	// in NVIDIA_DRIVER_CAPABILITIES: compute, utility, graphics, video,
-	// display, ngx, compat32. Default: compute and utility.
+	// display, ngx, compat32. Not with mode vfio. Default: compute and utility.
 	DriverCapabilities []string `json:"driverCapabilities,omitempty"`
 }
 
@@ -24,12 +38,27 @@ const (
 	RDMANone RDMAMode = "None"
 )
 
+// NICMode says by what a pod uses its NIC.
+type NICMode string
+
+const (
+	// NICModeNetdev moves the netdev into the pod.
+	NICModeNetdev NICMode = "netdev"
+	// NICModeVFIO takes the NIC from its driver and gives it to user space: a
+	// virtual machine in the pod, or a program such as one with DPDK.
+	NICModeVFIO NICMode = "vfio"
+)
+
 // NICConfig configures NIC requests (class nic.hostler.dev).
 //
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 type NICConfig struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// Mode says by what the pod uses the NIC: netdev by its network interface, vfio
+	// by a driver of its own, as a PCI device bound to vfio-pci. With vfio there is
+	// no interface to configure and no RDMA device. Default: netdev.
+	Mode NICMode `json:"mode,omitempty"`
 	// InterfaceName inside the pod, 1 to 15 characters. A request for several
 	// NICs cannot set it. Default: the name that the netdev has on the host.
 	InterfaceName string `json:"interfaceName,omitempty"`

@@ -27,13 +27,15 @@ func SetDefaults(object runtime.Object) {
 
 // SetDefaults_GPUConfig gives a container compute and the management tools.
 func SetDefaults_GPUConfig(config *GPUConfig) {
-	if len(config.DriverCapabilities) == 0 {
+	set(&config.Mode, GPUModeDriver)
+	if len(config.DriverCapabilities) == 0 && config.Mode == GPUModeDriver {
 		config.DriverCapabilities = []string{"compute", "utility"}
 	}
 }
 
 // SetDefaults_NICConfig leaves the interface as it is on the host, RDMA with it.
 func SetDefaults_NICConfig(config *NICConfig) {
+	set(&config.Mode, NICModeNetdev)
 	set(&config.RDMA, RDMAAuto)
 }
 

@@ -40,7 +40,7 @@ func driverCapabilities() []string {
 
 // ValidateGPUConfig judges a GPUConfig.
 func ValidateGPUConfig(config *GPUConfig) field.ErrorList {
-	var faults field.ErrorList
+	faults := validateGPUMode(config)
 	path := field.NewPath("driverCapabilities")
 	for i, capability := range config.DriverCapabilities {
 		if !slices.Contains(driverCapabilities(), capability) {

@@ -21,7 +21,7 @@ const maxEgressRules = 64
 
 // ValidateNICConfig judges a NICConfig.
 func ValidateNICConfig(config *NICConfig) field.ErrorList {
-	var faults field.ErrorList
+	faults := validateNICMode(config)
 	faults = append(faults, validateInterfaceName(config.InterfaceName, field.NewPath("interfaceName"))...)
 	wantsIPv6 := false
 	seen := sets.New[string]()
