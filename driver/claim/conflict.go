@@ -22,11 +22,16 @@ type HeldError struct {
 	Namespace, Claim   string
 	// Released: the claim is over, and what was made for it is still to be removed.
 	Released bool
+	// Ending is why the other claim, which is over, could not be undone yet.
+	Ending string
 }
 
 func (e *HeldError) Error() string {
 	if e.Released {
 		return fmt.Sprintf("device %s needs memory slices of partition %s, which was made for claim %s/%s (%s) and could not be removed after it while the driver did not work; it is free once the agent has removed it, see its log", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
+	}
+	if e.Ending != "" {
+		return fmt.Sprintf("device %s is not free: device %s of claim %s/%s (%s), which is over, could not be taken back yet: %s; the agent tries again every few minutes and when asked, see its log", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder, e.Ending)
 	}
 	if e.HeldDevice != e.Device {
 		return fmt.Sprintf("device %s shares hardware with device %s, which is held by claim %s/%s (%s) on this node; it is free once that claim's pod is gone", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
@@ -61,7 +66,7 @@ func collision(candidate, other *Entry) *HeldError {
 		for j := range other.Devices {
 			mine, theirs := &candidate.Devices[i], &other.Devices[j]
 			if mine.exclusive() && theirs.exclusive() && mine.overlaps(theirs) {
-				return &HeldError{Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName, Released: other.Released}
+				return &HeldError{Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName, Released: other.Released, Ending: other.Ending}
 			}
 		}
 	}

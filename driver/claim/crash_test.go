@@ -244,10 +244,10 @@ func (l *life) forbids(claim string, wanted *topology.Partition) string {
 	switch {
 	case l.dead:
 		return "the driver"
+	case own != nil && own.over() && l.busy[claim]:
+		return "its own leftover"
 	case l.claims[claim] == wanted.Name:
 		return ""
-	case own != nil && own.Released && l.busy[claim]:
-		return "its own leftover"
 	}
 	for _, entry := range l.journal.Entries() {
 		_, held := l.now().Partition(entry.Devices[0].Name)

@@ -39,6 +39,10 @@ type Entry struct {
 	// Devices are the partitions that were made for it and could not be removed
 	// because the driver did not work.
 	Released bool `json:"released,omitempty"`
+	// Ending says why the claim, which is over or was never prepared whole, could
+	// not be undone when that was last tried; "" if it was not tried. Its devices are
+	// nobody else's until it is undone, and not its own for more than that.
+	Ending string `json:"ending,omitempty"`
 	// First is set on the copy from which the first attempt derives its steps.
 	First bool `json:"-"`
 }

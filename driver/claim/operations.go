@@ -53,9 +53,7 @@ func (r *Runner) operate(ctx context.Context, claim types.UID, work func(context
 		if previous != nil {
 			<-previous
 		}
-		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.StepTimeout)
-		defer cancel()
-		err := work(detached)
+		err := work(context.WithoutCancel(ctx))
 		r.mu.Lock()
 		if r.operations[claim] == done {
 			delete(r.operations, claim)
@@ -72,7 +70,14 @@ func (r *Runner) operate(ctx context.Context, claim types.UID, work func(context
 	}
 }
 
-func (r *Runner) bury(claim types.UID) {
+// bounded gives one part of an operation its time.
+func (r *Runner) bounded(ctx context.Context, part func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.StepTimeout)
+	defer cancel()
+	return part(ctx)
+}
+
+func (r *Runner) bury(claim types.UID, arrival Arrival) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -81,8 +86,7 @@ func (r *Runner) bury(claim types.UID) {
 			delete(r.unprepared, uid)
 		}
 	}
-	r.arrivals++
-	r.unprepared[claim] = tombstone{arrival: r.arrivals, at: now}
+	r.unprepared[claim] = tombstone{arrival: uint64(arrival), at: now}
 }
 
 func (r *Runner) straggles(claim types.UID, arrival Arrival) bool {

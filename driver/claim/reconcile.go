@@ -44,9 +44,11 @@ func (r *Runner) Reconcile(ctx context.Context, read ClaimReader, specs cdi.Dire
 		if entry.Released {
 			continue
 		}
+		ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.Patience, errPatience)
 		if err := r.reconcileEntry(ctx, read, entry); err != nil {
 			faults = append(faults, err)
 		}
+		cancel()
 	}
 	for _, claim := range files {
 		if !known[claim] {
@@ -56,23 +58,29 @@ func (r *Runner) Reconcile(ctx context.Context, read ClaimReader, specs cdi.Dire
 	return errors.Join(faults...)
 }
 
+var errPatience = errors.New("reconciliation looks at other claims first")
+
 func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *Entry) error {
+	judged := r.Arrive()
+	if entry.Ending != "" {
+		return r.end(ctx, entry, judged)
+	}
 	claim, err := read(ctx, entry.ClaimNamespace, entry.ClaimName)
 	gone := apierrors.IsNotFound(err) || err == nil && (claim.UID != entry.ClaimUID || !entry.answers(claim))
 	if err != nil && !gone {
 		return fmt.Errorf("look whether claim %s/%s still exists: %w", entry.ClaimNamespace, entry.ClaimName, err)
 	}
 	logger := klog.FromContext(ctx).WithValues("claim", klog.KRef(entry.ClaimNamespace, entry.ClaimName), "claimUID", entry.ClaimUID)
-	if gone {
+	if gone || len(claim.Status.ReservedFor) == 0 {
 		if running, err := r.cfg.InUse(entry.ClaimUID); err != nil || running {
 			return err // the kubelet unprepares it once the pod has ended
 		}
-		logger.Info("Releasing a claim that was deleted or allocated anew while nobody told this node")
-		return r.Unprepare(ctx, entry.ClaimUID)
+		logger.Info("Releasing a claim that was deleted, allocated anew or left by its pods while nobody told this node")
+		return r.end(ctx, entry, judged)
 	}
 	return r.operate(ctx, entry.ClaimUID, func(ctx context.Context) error {
 		current := r.cfg.Journal.Entry(entry.ClaimUID)
-		if current == nil || current.Released || !current.answers(claim) {
+		if current == nil || current.over() || !current.answers(claim) {
 			return nil // the kubelet was faster
 		}
 		if current.BootID != r.cfg.BootID {

@@ -47,8 +47,12 @@ type RunnerConfig struct {
 	InUse func(claim types.UID) (bool, error)
 	// BootID of the running machine.
 	BootID string
-	// StepTimeout bounds the steps of one claim. Default: 2 minutes.
+	// StepTimeout bounds each thing that a step does, so that one slow step takes no
+	// time from the next, nor from taking it back. Default: 2 minutes.
 	StepTimeout time.Duration
+	// Patience is how long reconciliation waits for the work on one claim, which goes
+	// on after that, before it looks at the next. Default: 40 seconds.
+	Patience time.Duration
 }
 
 // Runner prepares and unprepares claims.
@@ -70,6 +74,9 @@ type Runner struct {
 func NewRunner(cfg RunnerConfig) *Runner {
 	if cfg.StepTimeout == 0 {
 		cfg.StepTimeout = 2 * time.Minute
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 40 * time.Second
 	}
 	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}, unprepared: map[types.UID]tombstone{}}
 }
@@ -96,7 +103,7 @@ func (r *Runner) Prepare(ctx context.Context, arrival Arrival, claim *resourceap
 // Unprepare undoes all that was done for the claim. A claim of which nothing is
 // known is done.
 func (r *Runner) Unprepare(ctx context.Context, claim types.UID) error {
-	r.bury(claim)
+	r.bury(claim, r.Arrive())
 	return r.operate(ctx, claim, func(ctx context.Context) error {
 		entry := r.cfg.Journal.Entry(claim)
 		if entry == nil {
@@ -108,29 +115,29 @@ func (r *Runner) Unprepare(ctx context.Context, claim types.UID) error {
 
 func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (*Entry, error) {
 	before := r.cfg.Journal.Entry(claim.UID)
-	if before != nil && !before.Released && before.BootID == r.cfg.BootID && before.answers(claim) {
+	if before != nil && !before.over() && before.BootID == r.cfg.BootID && before.answers(claim) {
 		return r.again(ctx, before, claim)
 	}
 	if before != nil {
 		// Allocated anew without our having seen the end of the old allocation,
-		// left from before a reboot, or released and not removed yet.
+		// left from before a reboot, or over and not undone yet.
 		err := r.undo(ctx, before)
 		if left := r.cfg.Journal.Entry(claim.UID); err == nil && left != nil {
 			err = fmt.Errorf("partition %s cannot be removed while the driver does not work; the kubelet tries again", left.Devices[0].Name)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("undo an earlier allocation of claim %s/%s: %w", claim.Namespace, claim.Name, err)
+			return nil, fmt.Errorf("what claim %s/%s had before has to be undone first: %w", claim.Namespace, claim.Name, err)
 		}
 	}
 	entry, err := r.cfg.Plan(claim)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.resolve(ctx, entry); err != nil {
+	if err := r.bounded(ctx, func(ctx context.Context) error { return r.resolve(ctx, entry) }); err != nil {
 		return nil, err
 	}
 	if r.cfg.Admit != nil {
-		if err := r.cfg.Admit(ctx, entry); err != nil {
+		if err := r.bounded(ctx, func(ctx context.Context) error { return r.cfg.Admit(ctx, entry) }); err != nil {
 			return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 		}
 	}
@@ -140,15 +147,16 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	first := *entry
 	first.First = true
 	if begun, err := r.do(ctx, &first); err != nil {
-		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun)))
+		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun), err))
 	}
 	return entry, nil
 }
 
 // abandon undoes a claim's first attempt. It first has the journal say which
 // partitions are not the claim's, for the case that the rest takes several tries.
-func (r *Runner) abandon(ctx context.Context, entry *Entry) error {
+func (r *Runner) abandon(ctx context.Context, entry *Entry, failure error) error {
 	if slices.ContainsFunc(entry.Devices, func(d Device) bool { return d.Partition != nil }) {
+		entry.Ending = failure.Error()
 		if err := r.cfg.Journal.Put(entry); err != nil {
 			return fmt.Errorf("claim %s/%s: record what was made for it: %w", entry.ClaimNamespace, entry.ClaimName, err)
 		}
@@ -213,14 +221,14 @@ func (r *Runner) do(ctx context.Context, entry *Entry) (int, error) {
 	steps := r.cfg.Steps(entry)
 	for i, step := range steps {
 		klog.FromContext(ctx).V(4).Info("Doing a step", "step", step.Name())
-		if err := step.Do(ctx); err != nil {
+		if err := r.bounded(ctx, step.Do); err != nil {
 			begun := i + 1
 			if errors.Is(err, topology.ErrNothingMade) {
 				begun = i
 			}
 			return begun, fmt.Errorf("claim %s/%s: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
 		}
-		if err := step.Verify(ctx); err != nil {
+		if err := r.bounded(ctx, step.Verify); err != nil {
 			return i + 1, fmt.Errorf("claim %s/%s: after: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
 		}
 	}
@@ -228,13 +236,13 @@ func (r *Runner) do(ctx context.Context, entry *Entry) (int, error) {
 }
 
 // undo takes the steps back in reverse order and forgets the entry. If a step
-// cannot be undone the entry stays, and the device with it, until a later try.
+// cannot be undone the entry stays, and the device with it, until a later try, see remain.
 // What only waits for the driver to work again holds nobody up, see leave.
 func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 	waiting := map[string]bool{}
 	for _, step := range slices.Backward(r.cfg.Steps(entry)) {
 		klog.FromContext(ctx).V(4).Info("Undoing a step", "step", step.Name())
-		err := step.Undo(ctx)
+		err := r.bounded(ctx, step.Undo)
 		var unanswered *gpu.UnansweredError
 		if errors.As(err, &unanswered) {
 			waiting[unanswered.Partition] = true
@@ -242,7 +250,7 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("claim %s/%s: undo: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+			return r.remain(ctx, entry, fmt.Errorf("undo: %s: %w", step.Name(), err))
 		}
 	}
 	if len(waiting) > 0 {
