@@ -142,6 +142,8 @@ func pairAttributes(pair *topology.Pair, gpu *topology.GPU, nic *topology.NIC, d
 		placement(gpu.Name, &gpu.Placement, wiring)
 }
 
+func egressAttributes() attributes { return attributes{}.text("type", "egress") }
+
 func pairCapacity(gpu *topology.GPU, nic *topology.NIC) capacities {
 	both := capacities{}
 	maps.Copy(both, gpuCapacity(gpu))

@@ -52,7 +52,8 @@ type offering struct {
 	curtailed int
 }
 
-func offer(in Input) *offering {
+// newOffering knows the machine and has nothing on its shelves.
+func newOffering(in Input) *offering {
 	o := &offering{
 		in: in, taints: taintsByDevice(in.Taints),
 		pf: map[string]int{}, vfs: map[string]int{}, pairedVFs: map[string][]string{}, joined: map[string]bool{},
@@ -64,6 +65,11 @@ func offer(in Input) *offering {
 	o.snapshot = o.settled()
 	list := in.Publish.NUMANode == v1alpha1.NUMANodeList && in.Features.ListAttributes
 	o.wiring = wiringOf(&o.snapshot, numa{nodes: o.snapshot.NUMANodes, list: list})
+	return o
+}
+
+func offer(in Input) *offering {
+	o := newOffering(in)
 	for i := range o.snapshot.NICs {
 		if nic := &o.snapshot.NICs[i]; nic.Kind == topology.VF {
 			o.vfs[nic.Parent]++

@@ -135,7 +135,7 @@ func (o *offering) resources() resourceslice.DriverResources {
 // egressPool has a device for one claim at a time where the API server does not
 // know devices that are shared.
 func egressPool(features Features) resourceslice.Pool {
-	device := resourceapi.Device{Name: EgressDevice, Attributes: attributes{}.text("type", "egress")}
+	device := resourceapi.Device{Name: EgressDevice, Attributes: egressAttributes()}
 	if features.SharedDevices {
 		device.AllowMultipleAllocations = ptr.To(true)
 	}
