@@ -96,15 +96,17 @@ func (d *Driver) Run(ctx context.Context) error {
 	if err := os.MkdirAll(d.cfg.pluginDirectory(), 0o750); err != nil {
 		return fmt.Errorf("create the plugin's directory: %w; check paths.kubeletPlugins in the agent's configuration", err)
 	}
+	client := prefetchClient{d.cfg.KubeClient}
 	helper, err := kubeletplugin.Start(ctx, d,
 		kubeletplugin.DriverName(Name),
 		kubeletplugin.NodeName(d.cfg.NodeName),
-		kubeletplugin.KubeClient(d.cfg.KubeClient),
+		kubeletplugin.KubeClient(client),
 		kubeletplugin.PluginDataDirectoryPath(d.cfg.pluginDirectory()),
 		kubeletplugin.RegistrarDirectoryPath(d.cfg.Paths.KubeletRegistry),
 		kubeletplugin.Serialize(false),
 		kubeletplugin.HealthService(true),
 		kubeletplugin.GRPCInterceptor(d.numberArrivals),
+		kubeletplugin.GRPCInterceptor(client.intercept),
 	)
 	if err != nil {
 		return fmt.Errorf("start the kubelet plugin: %w; check paths.kubeletPlugins and paths.kubeletRegistry", err)
@@ -174,7 +176,7 @@ func (d *Driver) prepareOne(ctx context.Context, arrival claim.Arrival, c *resou
 		device := &entry.Devices[i]
 		result.Devices = append(result.Devices, kubeletplugin.Device{
 			Requests: []string{device.Request}, PoolName: device.Pool, DeviceName: device.Name, ShareID: device.ShareID,
-			CDIDeviceIDs: entry.CDIDeviceIDs(device.Name),
+			CDIDeviceIDs: entry.CDIDeviceIDs(device),
 		})
 	}
 	return result

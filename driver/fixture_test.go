@@ -148,6 +148,12 @@ func newDriver(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig,
 
 func start(t testing.TB, claims ...*resourceapi.ResourceClaim) *started {
 	t.Helper()
+	return startWith(t, func(*Config) {}, claims...)
+}
+
+// startWith starts a driver whose config is changed before.
+func startWith(t testing.TB, change func(*Config), claims ...*resourceapi.ResourceClaim) *started {
+	t.Helper()
 	s := &started{client: fake.NewClientset(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: node, UID: "node-uid"}}), paths: pathsIn(t)}
 	// The fake does not know generateName, which slices are created with, nor
 	// resource versions, by which the library tells its own newest write from an
@@ -169,7 +175,7 @@ func start(t testing.TB, claims ...*resourceapi.ResourceClaim) *started {
 			t.Fatal(err)
 		}
 	}
-	s.Driver, s.recorder = newDriver(t, s.client, s.paths)
+	s.Driver, s.recorder = newDriver(t, s.client, s.paths, change)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
