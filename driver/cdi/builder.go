@@ -53,6 +53,8 @@ type GPUEdits interface {
 // Device is one device of a claim.
 type Device struct {
 	Name string
+	// Share is the ID of the device's share that this is, "" if the device is not shared out.
+	Share types.UID
 	// GPU of the device, nil if it has none.
 	GPU *topology.GPU
 	// Partition of the GPU, nil if the device has the whole GPU.
@@ -80,15 +82,27 @@ type Claim struct {
 	Entry []byte
 }
 
-// DeviceIDs are the CDI devices that give a container the named device. Its own
-// comes first, because the kubelet names that one in the pod's status.
-func (c *Claim) DeviceIDs(device string) []string {
+// DeviceIDs are the CDI devices that give a container the named device, or that
+// share of it. Its own comes first, because the kubelet names that one in the pod's status.
+func (c *Claim) DeviceIDs(device string, share types.UID) []string {
+	ids := []string{DeviceID(c.UID, c.key(device, share))}
 	for i := range c.Devices {
 		if c.Devices[i].Name == device && c.Devices[i].GPU != nil {
-			return []string{DeviceID(c.UID, device), DeviceID(c.UID, commonGPU)}
+			return append(ids, DeviceID(c.UID, commonGPU))
 		}
 	}
-	return []string{DeviceID(c.UID, device)}
+	return ids
+}
+
+// key is what a device is called within its claim: by its name, or by its share
+// if the claim has several of one device.
+func (c *Claim) key(device string, share types.UID) string {
+	for i := range c.Devices {
+		if c.Devices[i].Name == device && c.Devices[i].Share != share {
+			return device + "-" + string(share)
+		}
+	}
+	return device
 }
 
 // Build makes the claim's spec.
@@ -109,16 +123,17 @@ func (b *Builder) Build(ctx context.Context, claim *Claim) (*specs.Spec, error) 
 			}
 			spec.Devices = append(spec.Devices, specs.Device{Name: deviceName(claim.UID, commonGPU), ContainerEdits: *edits})
 		}
-		// Two requests of a claim may share one device; it is one CDI device.
-		if seen[device.Name] {
+		// Two requests of a claim may have one device; it is one CDI device.
+		key := claim.key(device.Name, device.Share)
+		if seen[key] {
 			continue
 		}
-		seen[device.Name] = true
+		seen[key] = true
 		edits, err := b.deviceEdits(ctx, claim, device)
 		if err != nil {
 			return nil, fmt.Errorf("collect what a container needs for device %s: %w", device.Name, err)
 		}
-		spec.Devices = append(spec.Devices, specs.Device{Name: deviceName(claim.UID, device.Name), ContainerEdits: *edits})
+		spec.Devices = append(spec.Devices, specs.Device{Name: deviceName(claim.UID, key), ContainerEdits: *edits})
 	}
 	version, err := specs.MinimumRequiredVersion(spec)
 	if err != nil {

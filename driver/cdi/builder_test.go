@@ -69,11 +69,29 @@ func TestGPUWithoutDriverFiles(t *testing.T) {
 	if got := nodes(deviceNamed(t, spec, "nic-0000-18-00-0").ContainerEdits); len(got)+len(nodes(spec.ContainerEdits)) != 0 {
 		t.Errorf("a container with the NIC alone gets device nodes too: %v, %v", got, nodes(spec.ContainerEdits))
 	}
-	if got := claim.DeviceIDs("gpu-0000-17-00-0"); len(got) != 2 || got[0] != "hostler.dev/claim="+string(claimUID)+"-gpu-0000-17-00-0" {
+	if got := claim.DeviceIDs("gpu-0000-17-00-0", ""); len(got) != 2 || got[0] != "hostler.dev/claim="+string(claimUID)+"-gpu-0000-17-00-0" {
 		t.Errorf("a container of the GPU's request gets %v", got)
 	}
-	if got := claim.DeviceIDs("nic-0000-18-00-0"); len(got) != 1 {
+	if got := claim.DeviceIDs("nic-0000-18-00-0", ""); len(got) != 1 {
 		t.Errorf("a container of the NIC's request gets %v", got)
+	}
+}
+
+// What a container gets is named by the share that its request got, and not by the device alone.
+func TestSharesOfOneDeviceAreDevicesOfTheirOwn(t *testing.T) {
+	claim := &Claim{UID: claimUID, Devices: []Device{{Name: "gpu-0000-17-00-0", GPU: theGPU(), Share: "one"}, {Name: "gpu-0000-17-00-0", GPU: theGPU(), Share: "two"}, {Name: "egress", Share: "three"}}}
+	spec := build(t, builder(t), claim)
+	var names []string
+	for _, device := range spec.Devices {
+		names = append(names, strings.TrimPrefix(device.Name, string(claimUID)+"-"))
+	}
+	if want := []string{"gpu-driver", "gpu-0000-17-00-0-one", "gpu-0000-17-00-0-two", "egress"}; !slices.Equal(names, want) {
+		t.Errorf("the spec has %q, want %q", names, want)
+	}
+	for _, device := range claim.Devices {
+		if id := claim.DeviceIDs(device.Name, device.Share)[0]; !slices.ContainsFunc(spec.Devices, func(d specs.Device) bool { return strings.HasSuffix(id, "="+d.Name) }) {
+			t.Errorf("share %s of %s is to be %s, which is not in the spec", device.Share, device.Name, id)
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func TestPairGetsBothItsNodes(t *testing.T) {
 	if got := nodes(edits); !slices.Equal(got, want) || !slices.Contains(edits.Env, "HOSTLER_DEVICE_PAIR_0000_17_00_0_0000_18_00_0="+name) {
 		t.Errorf("nodes %v, environment %v; want %v", got, edits.Env, want)
 	}
-	if got := claim.DeviceIDs(name); len(got) != 2 {
+	if got := claim.DeviceIDs(name, ""); len(got) != 2 {
 		t.Errorf("a container of the pair's request gets %v, want the driver's files too", got)
 	}
 }

@@ -45,7 +45,7 @@ func TestExtendedResourcesAreAClaimLikeAnyOther(t *testing.T) {
 		if len(entry.Pods) != 1 || entry.Pods[0].UID != "pod-web" || entry.Pods[0].Name != "web-6b7f" {
 			t.Errorf("pods %+v", entry.Pods)
 		}
-		first, second := entry.CDIDeviceIDs("gpu-0000-17-00-0"), entry.CDIDeviceIDs("gpu-0000-27-00-0")
+		first, second := entry.CDIDeviceIDs(&entry.Devices[0]), entry.CDIDeviceIDs(&entry.Devices[1])
 		if len(first) == 0 || len(second) == 0 || slices.Equal(first, second) {
 			t.Errorf("containers get %q and %q", first, second)
 		}

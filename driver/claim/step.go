@@ -187,7 +187,7 @@ func (e *Entry) cdiClaim() *cdi.Claim {
 	claim := &cdi.Claim{UID: e.ClaimUID}
 	for i := range e.Devices {
 		d := &e.Devices[i]
-		device := cdi.Device{Name: d.Name, GPU: d.GPU, Capabilities: d.Capabilities}
+		device := cdi.Device{Name: d.Name, Share: d.share(), GPU: d.GPU, Capabilities: d.Capabilities}
 		if d.Partition != nil {
 			device.Partition = &cdi.Partition{Profile: d.Partition.Profile}
 		}
@@ -199,5 +199,15 @@ func (e *Entry) cdiClaim() *cdi.Claim {
 	return claim
 }
 
-// CDIDeviceIDs are the CDI devices that give a container the named device of the claim.
-func (e *Entry) CDIDeviceIDs(device string) []string { return e.cdiClaim().DeviceIDs(device) }
+// CDIDeviceIDs are the CDI devices that give a container that device of the claim.
+func (e *Entry) CDIDeviceIDs(device *Device) []string {
+	return e.cdiClaim().DeviceIDs(device.Name, device.share())
+}
+
+// share is the device's share, "" if it is not shared out.
+func (d *Device) share() types.UID {
+	if d.ShareID == nil {
+		return ""
+	}
+	return *d.ShareID
+}
