@@ -74,6 +74,46 @@ type NICConfig struct {
 	// Networks are NetworkAttachmentDefinitions whose CNI chains are run for
 	// the device after it has been moved into the pod. At most one for now.
 	Networks []NetworkReference `json:"networks,omitempty"`
+	// VF is set on the NIC, an SR-IOV VF, by way of its PF while the claim is
+	// prepared; what was before is restored after it.
+	VF *VFConfig `json:"vf,omitempty"`
+}
+
+// VFLinkState says what link a VF sees.
+type VFLinkState string
+
+const (
+	// VFLinkAuto shows the VF the PF's link.
+	VFLinkAuto VFLinkState = "Auto"
+	// VFLinkEnable lets VFs of a PF talk to each other when that has no link.
+	VFLinkEnable VFLinkState = "Enable"
+	// VFLinkDisable cuts the VF off.
+	VFLinkDisable VFLinkState = "Disable"
+)
+
+// VFConfig is what a PF keeps of one of its VFs. What is not set is left as it is.
+type VFConfig struct {
+	// MAC is the VF's hardware address, a unicast one of 48 bits,
+	// "02:00:5e:10:00:01". Its netdev gets it too. Only in a DeviceClass.
+	MAC *string `json:"mac,omitempty"`
+	// VLAN that the PF puts the VF's frames into, 1 to 4094, or 0 for none. Only in a DeviceClass.
+	VLAN *int32 `json:"vlan,omitempty"`
+	// VLANQoS is the priority in that VLAN's tag, 0 to 7; needs a vlan from 1 on.
+	// Only in a DeviceClass. Default: 0 if vlan is set.
+	VLANQoS *int32 `json:"vlanQoS,omitempty"`
+	// SpoofCheck drops what the VF sends under an address that is not its own. Only in a DeviceClass.
+	SpoofCheck *bool `json:"spoofCheck,omitempty"`
+	// Trust lets the VF see all traffic and choose its own address. Only in a DeviceClass.
+	Trust *bool `json:"trust,omitempty"`
+	// MinTxRate is what the VF can send at least, in Mbit/s, at the cost of
+	// the others; 0 guarantees nothing. Only in a DeviceClass.
+	MinTxRate *int32 `json:"minTxRate,omitempty"`
+	// MaxTxRate is what the VF can send at most, in Mbit/s; 0 is no limit. A claim
+	// can lower the limit that a VF has, and not raise it.
+	MaxTxRate *int32 `json:"maxTxRate,omitempty"`
+	// LinkState is the link that the VF sees: Auto the PF's, Enable one that is
+	// always up, Disable none. A claim cannot connect a VF that has none.
+	LinkState VFLinkState `json:"linkState,omitempty"`
 }
 
 // Route is one route in the pod's main table.

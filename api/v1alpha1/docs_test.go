@@ -173,8 +173,10 @@ const docClaimConfigs = `
 ## Configs of claims and classes
 
 A config belongs in ` + "`spec.devices.config`" + ` of a ResourceClaim (or its template), or in ` + "`spec.config`" + ` of a DeviceClass. A claim's
-fields win over its class's, with one exception: an EgressConfig in a class is a ceiling, which a claim can lower and never
-raise. A config that no device of its claim can use is refused.
+fields win over its class's, with two exceptions. An EgressConfig in a class is a ceiling, which a claim can lower and never
+raise. And what a NICConfig in a class says under ` + "`vf`" + ` no claim can change: a claim that has another value is refused, as is
+one that has a field under ` + "`vf`" + ` of which the table says "only in a DeviceClass". Objects such as ` + "`vf`" + ` are merged field by field,
+lists are replaced as a whole. A config that no device of its claim can use is refused.
 `
 
 const docClaim = `apiVersion: resource.k8s.io/v1

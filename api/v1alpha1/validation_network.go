@@ -54,6 +54,7 @@ func ValidateNICConfig(config *NICConfig) field.ErrorList {
 	if modes := []RDMAMode{RDMAAuto, RDMANone}; !slices.Contains(modes, config.RDMA) {
 		faults = append(faults, field.NotSupported(field.NewPath("rdma"), config.RDMA, modes))
 	}
+	faults = append(faults, validateVF(config.VF, field.NewPath("vf"))...)
 	return append(faults, validateNetworks(config.Networks, field.NewPath("networks"))...)
 }
 

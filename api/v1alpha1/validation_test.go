@@ -11,6 +11,7 @@ import (
 
 func TestValidationNamesEachFault(t *testing.T) {
 	mtu := func(bytes int32) *int32 { return &bytes }
+	vf := func(config VFConfig) *NICConfig { return &NICConfig{VF: &config} }
 	cidr := func(prefix string, except ...string) []EgressPeer {
 		return []EgressPeer{{CIDR: &CIDRPeer{CIDR: prefix, Except: except}}}
 	}
@@ -42,6 +43,21 @@ func TestValidationNamesEachFault(t *testing.T) {
 		"NIC: MTU below IPv6's least":    {&NICConfig{MTU: mtu(1279), Addresses: []string{"2001:db8::5/64"}}, []string{"mtu: Invalid"}},
 		"NIC: two networks":              {&NICConfig{Networks: []NetworkReference{{Name: "a"}, {Name: "b"}}}, []string{"networks: Too many"}},
 		"NIC: unknown RDMA mode":         {&NICConfig{RDMA: "Shared"}, []string{"rdma: Unsupported"}},
+		"VF: nothing":                    {vf(VFConfig{}), nil},
+		"VF: in user space":              {&NICConfig{Mode: NICModeVFIO, VF: &VFConfig{MAC: new("02:00:5E:10:00:01"), VLAN: new(int32(4094)), VLANQoS: new(int32(7))}}, nil},
+		"VF: no VLAN":                    {vf(VFConfig{VLAN: new(int32(0)), VLANQoS: new(int32(0))}), nil},
+		"VF: no limit":                   {vf(VFConfig{MinTxRate: new(int32(100)), MaxTxRate: new(int32(0)), LinkState: VFLinkDisable}), nil},
+		"VF: a limit and its guarantee":  {vf(VFConfig{MinTxRate: new(int32(100)), MaxTxRate: new(int32(100))}), nil},
+		"VF: no such VLAN":               {vf(VFConfig{VLAN: new(int32(4095))}), []string{"vf.vlan: Invalid value: 4095: must be 1 to 4094, or 0"}},
+		"VF: no such priority":           {vf(VFConfig{VLAN: new(int32(1)), VLANQoS: new(int32(8))}), []string{"vf.vlanQoS: Invalid value: 8: must be a priority from 0 to 7"}},
+		"VF: priority without a VLAN":    {vf(VFConfig{VLANQoS: new(int32(0))}), []string{"vf.vlanQoS: Invalid value: 0: is the priority in a VLAN's tag; set vlan, too"}},
+		"VF: priority without a tag":     {vf(VFConfig{VLAN: new(int32(0)), VLANQoS: new(int32(3))}), []string{"vf.vlanQoS: Invalid value: 3: is the priority in a VLAN's tag, and vlan 0 sends none"}},
+		"VF: a guarantee over the limit": {vf(VFConfig{MinTxRate: new(int32(101)), MaxTxRate: new(int32(100))}), []string{"vf.minTxRate: Invalid value: 101: must not be above maxTxRate, 100"}},
+		"VF: every fault by itself":      {vf(VFConfig{MAC: new("02:00"), VLAN: new(int32(-1)), VLANQoS: new(int32(-1)), MinTxRate: new(int32(-1)), MaxTxRate: new(int32(-2)), LinkState: "auto"}), []string{"vf.mac: Invalid", "vf.vlan: Invalid", "vf.vlanQoS: Invalid", "vf.minTxRate: Invalid", "vf.maxTxRate: Invalid", `vf.linkState: Unsupported value: "auto"`}},
+		"VF: MAC in another notation":    {vf(VFConfig{MAC: new("0200.5e10.0001")}), []string{"vf.mac: Invalid value: \"0200.5e10.0001\": must be six pairs"}},
+		"VF: MAC of InfiniBand's length": {vf(VFConfig{MAC: new("02:00:5e:10:00:01:00:00")}), []string{"vf.mac: Invalid"}},
+		"VF: multicast MAC":              {vf(VFConfig{MAC: new("01:00:5e:10:00:01")}), []string{"vf.mac: Invalid value: \"01:00:5e:10:00:01\": must be a unicast address"}},
+		"VF: MAC of zeros":               {vf(VFConfig{MAC: new("00:00:00:00:00:00")}), []string{"vf.mac: Invalid value: \"00:00:00:00:00:00\": must not be all zero"}},
 		"egress: nothing leaves":         {&EgressConfig{}, nil},
 		"egress: a rule with a hole":     {&EgressConfig{Allow: []EgressRule{{Name: "web", To: cidr("10.0.0.0/8", "10.1.0.0/16"), Ports: web}}}, nil},
 		"egress: rule without members":   {&EgressConfig{Allow: []EgressRule{{Name: "web"}}}, []string{"allow[0].to: Required", "allow[0].ports: Required"}},
