@@ -1,0 +1,194 @@
+// Package metadata writes, for each request of a prepared claim, the file from
+// which the programs of a pod learn what they were given: names, attributes and
+// addresses of their devices (KEP-5304).
+//
+// The file has the form that k8s.io/dynamic-resource-allocation documents in
+// api/metadata and appears in containers under the path that is given there, so
+// that its reader (devicemetadata) finds and understands it. Why the library's
+// own writer does not write it: docs/decisions/0009.
+package metadata
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/api/metadata"
+	"k8s.io/dynamic-resource-allocation/api/metadata/install"
+	"k8s.io/dynamic-resource-allocation/api/metadata/v1alpha1"
+	"k8s.io/dynamic-resource-allocation/api/metadata/v1beta1"
+	"k8s.io/dynamic-resource-allocation/devicemetadata"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
+)
+
+// Content of one file: the claim, and one request of it with its devices. The
+// generation is not the caller's business.
+type Content = metadata.DeviceMetadata
+
+// Directory holds the files, <claim UID>/<request>/metadata.json. The library goes
+// by the claim's name instead, under which a new claim may come before the old one is undone.
+type Directory struct {
+	path     string
+	encoders []runtime.Encoder
+}
+
+// New makes nothing on disk. Path must be the same for the container runtime.
+func New(path string) (*Directory, error) {
+	codecs := serializer.NewCodecFactory(install.NewScheme())
+	info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
+	if !ok {
+		return nil, errors.New("the API machinery has no serializer for JSON")
+	}
+	// Newest first: a reader takes the first version that it knows.
+	return &Directory{path: path, encoders: []runtime.Encoder{
+		codecs.EncoderForVersion(info.PrettySerializer, v1beta1.SchemeGroupVersion),
+		codecs.EncoderForVersion(info.PrettySerializer, v1alpha1.SchemeGroupVersion),
+	}}, nil
+}
+
+// File is the path of a request's file on the host. Of a subrequest it is the
+// request that counts.
+func (d *Directory) File(claim types.UID, request string) string {
+	return filepath.Join(d.path, string(claim), resourceclaim.BaseRequestRef(request), "metadata.json")
+}
+
+// ContainerFile is its path in containers of a claim that was made from the
+// template podClaim, the pod's own name for it, or is named claim itself if that is "".
+func ContainerFile(driver, podClaim, claim, request string) string {
+	request = resourceclaim.BaseRequestRef(request)
+	if podClaim != "" {
+		return metadata.ResourceClaimTemplateFilePath(driver, podClaim, request)
+	}
+	return metadata.ResourceClaimFilePath(driver, claim, request)
+}
+
+// Ensure makes the request's file say what content says. It reports whether it
+// had to write; then the generation is one more than before.
+func (d *Directory) Ensure(content *Content) (written bool, err error) {
+	file := d.file(content)
+	have, generation := d.read(file)
+	want, err := d.encode(content, max(generation, 1))
+	if err != nil {
+		return false, err
+	}
+	if bytes.Equal(have, want) {
+		return false, nil
+	}
+	if generation > 0 {
+		if want, err = d.encode(content, generation+1); err != nil {
+			return false, err
+		}
+	}
+	if err := replaceFile(file, want); err != nil {
+		return false, fmt.Errorf("write the metadata of request %s: %w; check free space and permissions of %s", content.Requests[0].Name, err, d.path)
+	}
+	return true, nil
+}
+
+// Verify fails unless the request's file says what content says, in any generation.
+func (d *Directory) Verify(content *Content) error {
+	file := d.file(content)
+	have, generation := d.read(file)
+	want, err := d.encode(content, max(generation, 1))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(have, want) {
+		return fmt.Errorf("the metadata file %s differs from what was written; something else writes to this directory", file)
+	}
+	return nil
+}
+
+// Read decodes a request's file.
+func (d *Directory) Read(claim types.UID, request string) (*Content, error) {
+	raw, err := os.ReadFile(d.File(claim, request))
+	if err != nil {
+		return nil, fmt.Errorf("read the metadata of request %s: %w", request, err)
+	}
+	content := &Content{}
+	if err := devicemetadata.DecodeMetadataFromStream(json.NewDecoder(bytes.NewReader(raw)), content); err != nil {
+		return nil, fmt.Errorf("the metadata file %s is damaged: %w", d.File(claim, request), err)
+	}
+	return content, nil
+}
+
+// Remove deletes the claim's files. It is no error if there are none.
+func (d *Directory) Remove(claim types.UID) error {
+	err := os.RemoveAll(filepath.Join(d.path, string(claim)))
+	if err != nil && !errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("remove the metadata of claim %s: %w", claim, err)
+	}
+	return nil
+}
+
+// List returns the claims that have files, sorted.
+func (d *Directory) List() ([]types.UID, error) {
+	directories, err := os.ReadDir(d.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list the metadata of claims: %w", err)
+	}
+	var claims []types.UID
+	for _, directory := range directories {
+		claims = append(claims, types.UID(directory.Name()))
+	}
+	slices.Sort(claims)
+	return claims, nil
+}
+
+func (d *Directory) file(content *Content) string {
+	return d.File(content.UID, content.Requests[0].Name)
+}
+
+// read returns the generation 0 for a file that is missing or damaged.
+func (d *Directory) read(file string) (raw []byte, generation int64) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, 0 // what can be read no more is written anew, and that error tells why not
+	}
+	var first struct {
+		Metadata struct {
+			Generation int64 `json:"generation"`
+		} `json:"metadata"`
+	}
+	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(&first); err != nil {
+		return raw, 0
+	}
+	return raw, first.Metadata.Generation
+}
+
+// encode makes the stream: one object for each version.
+func (d *Directory) encode(content *Content, generation int64) ([]byte, error) {
+	object := *content
+	object.Generation = generation
+	var stream bytes.Buffer
+	for _, encoder := range d.encoders {
+		if err := encoder.Encode(&object, &stream); err != nil {
+			return nil, fmt.Errorf("encode the metadata of request %s: %w", content.Requests[0].Name, err)
+		}
+		stream.WriteByte('\n')
+	}
+	return stream.Bytes(), nil
+}
+
+// replaceFile puts data in place of whatever file says: a reader sees the old
+// file or the new one. Containers that run keep the one that was mounted into
+// them. It is not synced to disk: what is lost there is written anew.
+func replaceFile(file string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	temporary := filepath.Join(filepath.Dir(file), ".metadata.json.tmp")
+	if err := os.WriteFile(temporary, data, 0o644); err != nil {
+		return errors.Join(err, os.RemoveAll(temporary))
+	}
+	return os.Rename(temporary, file)
+}
