@@ -38,6 +38,9 @@ type NetworkResolver = claim.NetworkResolver
 type Recorder interface {
 	ObservePrepare(duration time.Duration, err error)
 	ObserveUnprepare(duration time.Duration, err error)
+	// ObserveStep takes one part of a claim's work, see claim.RunnerConfig.Observe;
+	// "fetch" is the claim's way from the API server.
+	ObserveStep(step, phase string, duration time.Duration, err error)
 	ObserveReconcile(duration time.Duration, err error)
 	ObservePublish(duration time.Duration, err error)
 }

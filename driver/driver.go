@@ -81,8 +81,13 @@ func New(cfg Config) (*Driver, error) {
 	admission := &claim.Admission{
 		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
 	}
+	var observe func(step, phase string, duration time.Duration, err error)
+	if cfg.Recorder != nil { // Release does without
+		observe = cfg.Recorder.ObserveStep
+	}
 	d.runner = claim.NewRunner(claim.RunnerConfig{
 		Journal: cfg.Journal, Plan: d.plan, Steps: steps.Of, Networks: cfg.Networks, Admit: admission.Admit, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
+		Observe: observe,
 	})
 	return d, nil
 }
@@ -96,7 +101,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	if err := os.MkdirAll(d.cfg.pluginDirectory(), 0o750); err != nil {
 		return fmt.Errorf("create the plugin's directory: %w; check paths.kubeletPlugins in the agent's configuration", err)
 	}
-	client := prefetchClient{d.cfg.KubeClient}
+	client := prefetchClient{Interface: d.cfg.KubeClient, observe: d.cfg.Recorder.ObserveStep}
 	helper, err := kubeletplugin.Start(ctx, d,
 		kubeletplugin.DriverName(Name),
 		kubeletplugin.NodeName(d.cfg.NodeName),

@@ -35,6 +35,8 @@ type fakeAttacher struct{}
 
 func (fakeAttacher) InUse(types.UID) (bool, error) { return false, nil }
 
+func (fakeAttacher) InPods(types.UID) ([]netattach.DeviceState, error) { return nil, nil }
+
 func (fakeAttacher) Release(context.Context, types.UID) error { return nil }
 
 type fakeNetworks struct{}
@@ -60,6 +62,9 @@ func (r *countingRecorder) count(what string, err error) {
 
 func (r *countingRecorder) ObservePrepare(_ time.Duration, err error)   { r.count("prepare", err) }
 func (r *countingRecorder) ObserveUnprepare(_ time.Duration, err error) { r.count("unprepare", err) }
+func (r *countingRecorder) ObserveStep(step, phase string, _ time.Duration, err error) {
+	r.count(step+" "+phase, err)
+}
 func (r *countingRecorder) ObserveReconcile(_ time.Duration, err error) { r.count("reconcile", err) }
 func (r *countingRecorder) ObservePublish(_ time.Duration, err error)   { r.count("publish", err) }
 

@@ -11,6 +11,7 @@ package driver
 import (
 	"context"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	resourceapi "k8s.io/api/resource/v1"
@@ -21,11 +22,17 @@ import (
 	"k8s.io/client-go/util/watchlist"
 	drapbv1 "k8s.io/kubelet/pkg/apis/dra/v1"
 	drapbv1beta1 "k8s.io/kubelet/pkg/apis/dra/v1beta1"
+
+	"github.com/hostler-dev/hostler/driver/claim"
 )
 
 // prefetchClient is the client for the library: a claim that is being fetched for
 // a call is not fetched again by it. All else goes to the API server.
-type prefetchClient struct{ kubernetes.Interface }
+type prefetchClient struct {
+	kubernetes.Interface
+	// observe takes how long each claim's way from the API server took.
+	observe func(step, phase string, duration time.Duration, err error)
+}
 
 // IsWatchListSemanticsUnSupported hands on what the client says. Reflectors look for
 // this method by its name, and the embedded interface does not have it.
@@ -35,18 +42,30 @@ func (c prefetchClient) IsWatchListSemanticsUnSupported() bool {
 
 // ResourceV1 implements kubernetes.Interface.
 func (c prefetchClient) ResourceV1() resourceclient.ResourceV1Interface {
-	return prefetchResources{c.Interface.ResourceV1()}
+	return prefetchResources{c.Interface.ResourceV1(), c}
 }
 
-type prefetchResources struct{ resourceclient.ResourceV1Interface }
+// fetch asks the API server.
+func (c prefetchClient) fetch(ctx context.Context, namespace, name string, options metav1.GetOptions) (*resourceapi.ResourceClaim, error) {
+	begin := time.Now()
+	fetched, err := c.Interface.ResourceV1().ResourceClaims(namespace).Get(ctx, name, options)
+	c.observe("fetch", claim.PhaseDo, time.Since(begin), err)
+	return fetched, err
+}
+
+type prefetchResources struct {
+	resourceclient.ResourceV1Interface
+	client prefetchClient
+}
 
 // ResourceClaims implements resourceclient.ResourceV1Interface.
 func (r prefetchResources) ResourceClaims(namespace string) resourceclient.ResourceClaimInterface {
-	return prefetchClaims{r.ResourceV1Interface.ResourceClaims(namespace), namespace}
+	return prefetchClaims{r.ResourceV1Interface.ResourceClaims(namespace), r.client, namespace}
 }
 
 type prefetchClaims struct {
 	resourceclient.ResourceClaimInterface
+	client    prefetchClient
 	namespace string
 }
 
@@ -58,7 +77,7 @@ func (c prefetchClaims) Get(ctx context.Context, name string, options metav1.Get
 		<-f.done
 		return f.claim, f.err
 	}
-	return c.ResourceClaimInterface.Get(ctx, name, options)
+	return c.client.fetch(ctx, c.namespace, name, options)
 }
 
 // fetchesKey is the context key of a call's fetches.
@@ -94,7 +113,7 @@ func (c prefetchClient) intercept(ctx context.Context, request any, _ *grpc.Unar
 		started[name] = f
 		all.Go(func() {
 			defer close(f.done)
-			f.claim, f.err = c.Interface.ResourceV1().ResourceClaims(name.Namespace).Get(asking, name.Name, metav1.GetOptions{})
+			f.claim, f.err = c.fetch(asking, name.Namespace, name.Name, metav1.GetOptions{})
 		})
 	}
 	return handle(context.WithValue(ctx, fetchesKey{}, started), request)

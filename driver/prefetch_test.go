@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -235,7 +236,7 @@ func TestTheClientOfTheLibraryAnswersNothingElseFromACall(t *testing.T) {
 	asked := &askedClient{before: func(context.Context, string) error { return nil }, asked: map[string]int{}}
 	s := start(t, append(claims, other)...)
 	asked.Interface = s.client
-	client := prefetchClient{asked}
+	client := prefetchClient{asked, func(string, string, time.Duration, error) {}}
 	_, err := client.intercept(t.Context(), &drapbv1.NodePrepareResourcesRequest{Claims: request[:2]}, nil, func(ctx context.Context, _ any) (any, error) {
 		for _, want := range []*resourceapi.ResourceClaim{claims[1], other, claims[2]} {
 			got, err := client.ResourceV1().ResourceClaims(want.Namespace).Get(ctx, want.Name, metav1.GetOptions{})

@@ -109,6 +109,7 @@ func TestPagePassesTheLinterAndTheParser(t *testing.T) {
 func observeEach(r *Recorder) {
 	r.ObservePrepare("ok", time.Millisecond)
 	r.ObserveUnprepare("ok", time.Millisecond)
+	r.ObserveStep("cdi", "do", "ok", time.Millisecond)
 	r.ObserveHook("gate", "ok", time.Millisecond)
 	r.ObservePublish("ok", time.Millisecond)
 	r.ObserveReconcile("claims", "ok", time.Millisecond)

@@ -17,6 +17,7 @@ type Recorder struct {
 	registry  *prometheus.Registry
 	prepare   *prometheus.HistogramVec
 	unprepare *prometheus.HistogramVec
+	step      *prometheus.HistogramVec
 	hook      *prometheus.HistogramVec
 	publish   *prometheus.HistogramVec
 	reconcile *prometheus.HistogramVec
@@ -25,24 +26,27 @@ type Recorder struct {
 
 // NewRecorder makes a recorder with a registry of its own.
 func NewRecorder() *Recorder {
-	durations := func(name, help string, labels ...string) *prometheus.HistogramVec {
+	buckets := []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
+	// Steps are many and mostly short.
+	stepBuckets := []float64{0.0001, 0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60}
+	durations := func(buckets []float64, name, help string, labels ...string) *prometheus.HistogramVec {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: name, Help: help,
-			Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
+			Name: name, Help: help, Buckets: buckets,
 		}, labels)
 	}
 	r := &Recorder{
 		registry:  prometheus.NewRegistry(),
-		prepare:   durations("hostler_prepare_duration_seconds", "How long preparing one claim took, by result.", "result"),
-		unprepare: durations("hostler_unprepare_duration_seconds", "How long unpreparing one claim took, by result.", "result"),
-		hook:      durations("hostler_hook_duration_seconds", "How long a hook of the container runtime (NRI, gate) took, by hook and result.", "hook", "result"),
-		publish:   durations("hostler_publish_duration_seconds", "How long handing the node's resource slices over for publishing took, by result.", "result"),
-		reconcile: durations("hostler_reconcile_duration_seconds", "How long a reconciliation took, by what was reconciled and result.", "what", "result"),
+		prepare:   durations(buckets, "hostler_prepare_duration_seconds", "How long preparing one claim took, by result.", "result"),
+		unprepare: durations(buckets, "hostler_unprepare_duration_seconds", "How long unpreparing one claim took, by result.", "result"),
+		step:      durations(stepBuckets, "hostler_claim_step_duration_seconds", "How long one part of preparing (do, verify) or unpreparing (undo) a claim took, by step, phase and result. fetch is the claim's way from the API server, journal the disk's.", "step", "phase", "result"),
+		hook:      durations(buckets, "hostler_hook_duration_seconds", "How long a hook of the container runtime (NRI, gate) took, by hook and result.", "hook", "result"),
+		publish:   durations(buckets, "hostler_publish_duration_seconds", "How long handing the node's resource slices over for publishing took, by result.", "result"),
+		reconcile: durations(buckets, "hostler_reconcile_duration_seconds", "How long a reconciliation took, by what was reconciled and result.", "what", "result"),
 		xids: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hostler_xid_errors_total", Help: "XID errors that the driver reported, by device and number.",
 		}, []string{"device", "xid"}),
 	}
-	r.registry.MustRegister(r.prepare, r.unprepare, r.hook, r.publish, r.reconcile, r.xids,
+	r.registry.MustRegister(r.prepare, r.unprepare, r.step, r.hook, r.publish, r.reconcile, r.xids,
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector())
 	return r
 }
@@ -58,6 +62,11 @@ func (r *Recorder) ObservePrepare(result string, d time.Duration) {
 // ObserveUnprepare counts one unprepared claim.
 func (r *Recorder) ObserveUnprepare(result string, d time.Duration) {
 	r.unprepare.WithLabelValues(result).Observe(d.Seconds())
+}
+
+// ObserveStep counts one part of a claim's work.
+func (r *Recorder) ObserveStep(step, phase, result string, d time.Duration) {
+	r.step.WithLabelValues(step, phase, result).Observe(d.Seconds())
 }
 
 // ObserveHook counts one call of a runtime hook, such as "RunPodSandbox" or "gate".

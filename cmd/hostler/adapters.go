@@ -84,6 +84,9 @@ func (r driverRecorder) ObservePrepare(d time.Duration, err error) {
 func (r driverRecorder) ObserveUnprepare(d time.Duration, err error) {
 	r.Recorder.ObserveUnprepare(result(err), d)
 }
+func (r driverRecorder) ObserveStep(step, phase string, d time.Duration, err error) {
+	r.Recorder.ObserveStep(step, phase, result(err), d)
+}
 func (r driverRecorder) ObserveReconcile(d time.Duration, err error) {
 	r.Recorder.ObserveReconcile("claims", result(err), d)
 }

@@ -53,6 +53,9 @@ type RunnerConfig struct {
 	// Patience is how long reconciliation waits for the work on one claim, which goes
 	// on after that, before it looks at the next. Default: 40 seconds.
 	Patience time.Duration
+	// Observe, if set, is told how long each part of a claim's work took: a step's
+	// Kind or what the runner does itself, in a phase of PhaseDo and so on. A nil error is a success.
+	Observe func(step, phase string, duration time.Duration, err error)
 }
 
 // Runner prepares and unprepares claims.
@@ -77,6 +80,9 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	}
 	if cfg.Patience == 0 {
 		cfg.Patience = 40 * time.Second
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(string, string, time.Duration, error) {}
 	}
 	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}, unprepared: map[types.UID]tombstone{}}
 }
@@ -129,25 +135,37 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 			return nil, fmt.Errorf("what claim %s/%s had before has to be undone first: %w", claim.Namespace, claim.Name, err)
 		}
 	}
-	entry, err := r.cfg.Plan(claim)
+	entry, err := r.plan(ctx, claim)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.bounded(ctx, func(ctx context.Context) error { return r.resolve(ctx, entry) }); err != nil {
-		return nil, err
-	}
-	if r.cfg.Admit != nil {
-		if err := r.bounded(ctx, func(ctx context.Context) error { return r.cfg.Admit(ctx, entry) }); err != nil {
-			return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
-		}
-	}
-	if err := r.cfg.Journal.Put(entry); err != nil {
+	if err := r.timed(kindJournal, PhaseDo, func() error { return r.cfg.Journal.Put(entry) }); err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
 	first := *entry
 	first.First = true
 	if begun, err := r.do(ctx, &first); err != nil {
 		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun), err))
+	}
+	return entry, nil
+}
+
+// plan returns the entry as it is to join the journal.
+func (r *Runner) plan(ctx context.Context, claim *resourceapi.ResourceClaim) (*Entry, error) {
+	var entry *Entry
+	if err := r.timed(kindPlan, PhaseDo, func() (err error) { entry, err = r.cfg.Plan(claim); return err }); err != nil {
+		return nil, err
+	}
+	resolve := func(ctx context.Context) error { return r.resolve(ctx, entry) }
+	if err := r.timed(kindResolve, PhaseDo, func() error { return r.bounded(ctx, resolve) }); err != nil {
+		return nil, err
+	}
+	if r.cfg.Admit == nil {
+		return entry, nil
+	}
+	admit := func(ctx context.Context) error { return r.cfg.Admit(ctx, entry) }
+	if err := r.timed(kindAdmit, PhaseDo, func() error { return r.bounded(ctx, admit) }); err != nil {
+		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
 	return entry, nil
 }
@@ -221,14 +239,14 @@ func (r *Runner) do(ctx context.Context, entry *Entry) (int, error) {
 	steps := r.cfg.Steps(entry)
 	for i, step := range steps {
 		klog.FromContext(ctx).V(4).Info("Doing a step", "step", step.Name())
-		if err := r.bounded(ctx, step.Do); err != nil {
+		if err := r.take(ctx, step, PhaseDo, step.Do); err != nil {
 			begun := i + 1
 			if errors.Is(err, topology.ErrNothingMade) {
 				begun = i
 			}
 			return begun, fmt.Errorf("claim %s/%s: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
 		}
-		if err := r.bounded(ctx, step.Verify); err != nil {
+		if err := r.take(ctx, step, PhaseVerify, step.Verify); err != nil {
 			return i + 1, fmt.Errorf("claim %s/%s: after: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
 		}
 	}
@@ -242,7 +260,7 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 	waiting := map[string]bool{}
 	for _, step := range slices.Backward(r.cfg.Steps(entry)) {
 		klog.FromContext(ctx).V(4).Info("Undoing a step", "step", step.Name())
-		err := r.bounded(ctx, step.Undo)
+		err := r.take(ctx, step, PhaseUndo, step.Undo)
 		var unanswered *gpu.UnansweredError
 		if errors.As(err, &unanswered) {
 			waiting[unanswered.Partition] = true
@@ -256,7 +274,7 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 	if len(waiting) > 0 {
 		return r.leave(ctx, entry, waiting)
 	}
-	return r.cfg.Journal.Delete(entry.ClaimUID)
+	return r.timed(kindJournal, PhaseUndo, func() error { return r.cfg.Journal.Delete(entry.ClaimUID) })
 }
 
 // answers reports whether the entry is of the claim's present allocation.
