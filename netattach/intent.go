@@ -73,25 +73,6 @@ type DeviceIntent struct {
 	Networks []NetworkIntent `json:"networks,omitempty"`
 }
 
-// VFSettings are those that the kernel keeps for a VF at its PF (rtnetlink,
-// IFLA_VF_*). Nil means that the setting is not touched, or that the driver does not tell it.
-type VFSettings struct {
-	// MAC is the VF's administrative hardware address; all zero lets the VF choose.
-	MAC *string `json:"mac,omitempty"`
-	// VLAN is 0 (untagged) to 4094, QoS the priority 0 to 7 in its tag.
-	VLAN *int `json:"vlan,omitempty"`
-	QoS  *int `json:"qos,omitempty"`
-	// SpoofCheck drops what the VF sends under another MAC; Trust lets it do
-	// privileged things (promiscuous mode, its own MAC).
-	SpoofCheck *bool `json:"spoofCheck,omitempty"`
-	Trust      *bool `json:"trust,omitempty"`
-	// MinTxRate and MaxTxRate are in Mbit/s; 0 is no limit.
-	MinTxRate *int `json:"minTxRate,omitempty"`
-	MaxTxRate *int `json:"maxTxRate,omitempty"`
-	// LinkState is "auto" (the PF's), "enable" or "disable".
-	LinkState *string `json:"linkState,omitempty"`
-}
-
 // Route in the pod's main table.
 type Route struct {
 	Destination netip.Prefix `json:"destination"`

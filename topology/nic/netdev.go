@@ -13,23 +13,25 @@ import (
 	"strings"
 
 	"github.com/hostler-dev/hostler/topology"
+	"github.com/hostler-dev/hostler/topology/sysfs"
 )
 
 // representor matches the port names of representors of PFs, VFs and SFs, "pf0vf3",
 // "c1pf0sf88" or "pf0hpf" (__devlink_port_phys_port_name_get in the kernel's net/devlink).
 var representor = regexp.MustCompile(`^(c\d+)?pf\d+(vf\d+|sf\d+|hpf)?$`)
 
-// netdevs lists the function's netdevs, its own first. They are in net/ below
-// the function, or below the virtio device that it carries.
-func (r *Reader) netdevs(address string) []string {
+// Netdevs lists the netdevs of the function at a PCI address by name, its own
+// first; those that the namespace of this sysfs has. They are in net/ below the
+// function, or below the virtio device that it carries.
+func Netdevs(sys sysfs.Root, address string) []string {
 	device := []string{"bus", "pci", "devices", address}
 	below := func(elements ...string) []string { return append(device[:len(device):len(device)], elements...) }
-	names, err := r.sys.Names(below("net")...)
+	names, err := sys.Names(below("net")...)
 	if err != nil {
 		return nil
 	}
 	if len(names) == 0 {
-		names = r.virtioNetdevs(device)
+		names = virtioNetdevs(sys, device)
 	}
 	if len(names) < 2 {
 		return names
@@ -41,11 +43,11 @@ func (r *Reader) netdevs(address string) []string {
 	all := make([]netdev, len(names))
 	for i, name := range names {
 		at := func(attribute string) []string { return []string{"class", "net", name, attribute} }
-		all[i] = netdev{name: name, port: r.sys.OptionalInt(0, at("dev_port")...)}
+		all[i] = netdev{name: name, port: sys.OptionalInt(0, at("dev_port")...)}
 		switch {
-		case representor.MatchString(r.sys.OptionalText(at("phys_port_name")...)):
+		case representor.MatchString(sys.OptionalText(at("phys_port_name")...)):
 			all[i].rank = 2
-		case r.sys.OptionalText(at("iflink")...) != r.sys.OptionalText(at("ifindex")...):
+		case sys.OptionalText(at("iflink")...) != sys.OptionalText(at("ifindex")...):
 			all[i].rank = 1 // an IPoIB child, which names its parent
 		}
 	}
@@ -56,8 +58,8 @@ func (r *Reader) netdevs(address string) []string {
 	return names
 }
 
-func (r *Reader) virtioNetdevs(device []string) []string {
-	children, err := r.sys.Names(device...)
+func virtioNetdevs(sys sysfs.Root, device []string) []string {
+	children, err := sys.Names(device...)
 	if err != nil {
 		return nil
 	}
@@ -65,7 +67,7 @@ func (r *Reader) virtioNetdevs(device []string) []string {
 		if !strings.HasPrefix(child, "virtio") {
 			continue
 		}
-		if names, err := r.sys.Names(append(device[:len(device):len(device)], child, "net")...); err == nil && len(names) > 0 {
+		if names, err := sys.Names(append(device[:len(device):len(device)], child, "net")...); err == nil && len(names) > 0 {
 			return names
 		}
 	}

@@ -158,7 +158,7 @@ func (r *Reader) identify(f *pci.Function, rdma *rdmaIndex) *function {
 		return nil
 	}
 	address := f.Placement.PCI
-	netdevs := r.netdevs(address)
+	netdevs := Netdevs(r.sys, address)
 	device, problems := rdma.forFunction(address, netdevs)
 	if len(netdevs) == 0 && device == nil && (!f.IsNetwork() || f.Driver == "") {
 		return nil

@@ -32,7 +32,7 @@ var toldByNetlink = map[string]bool{
 }
 
 func (r *Reader) stackOf(n *network) *stack {
-	s := &stack{n: n, below: map[int][]int{}, netdevs: r.netdevs, functionOf: r.functionOf}
+	s := &stack{n: n, below: map[int][]int{}, netdevs: func(pci string) []string { return Netdevs(r.sys, pci) }, functionOf: r.functionOf}
 	var switches, switchPorts []int
 	for i := range n.links {
 		link := &n.links[i]

@@ -90,7 +90,7 @@ func (r *Reader) Uplinks(ctx context.Context, nics []topology.NIC) (map[string]s
 
 func (r *Reader) fresh(v *verdicts, nic *topology.NIC) string {
 	pci := nic.Placement.PCI
-	netdevs := r.netdevs(pci)
+	netdevs := Netdevs(r.sys, pci)
 	if reason := v.of(pci, netdevs); reason != "" {
 		return reason
 	}
@@ -100,7 +100,7 @@ func (r *Reader) fresh(v *verdicts, nic *topology.NIC) string {
 		}
 	}
 	if pf := r.sys.LinkBase("bus", "pci", "devices", pci, "physfn"); pf != "" {
-		if reason := v.of(pf, r.netdevs(pf)); reason != "" {
+		if reason := v.of(pf, Netdevs(r.sys, pf)); reason != "" {
 			return ofParent(topology.NICName(pf), reason)
 		}
 		return ""
