@@ -30,14 +30,16 @@ type Driver struct {
 	cfg       Config
 	runner    *claim.Runner
 	ledger    *claim.Ledger
+	steps     *claim.Steps
 	directory cdi.Directory
 	// fail ends Run; set while Run runs.
 	fail func(error)
 	// reconcileNow asks for a reconciliation out of turn.
 	reconcileNow chan struct{}
 
-	machine machine
-	offers  offers
+	machine   machine
+	offers    offers
+	describer describer
 	// helper is set while Run runs.
 	helper atomic.Pointer[kubeletplugin.Helper]
 }
@@ -58,7 +60,13 @@ func New(cfg Config) (*Driver, error) {
 	}
 	d.machine.changed = make(chan struct{})
 	paths := cfg.Paths
-	steps := &claim.Steps{
+	directory, err := cfg.metadataDirectory()
+	if err != nil {
+		return nil, err
+	}
+	d.steps = &claim.Steps{
+		Metadata:    directory,
+		Describe:    d.describe,
 		Attacher:    cfg.Attacher,
 		Directory:   d.directory,
 		Snapshot:    d.machine.now,
@@ -86,7 +94,7 @@ func New(cfg Config) (*Driver, error) {
 		observe = cfg.Recorder.ObserveStep
 	}
 	d.runner = claim.NewRunner(claim.RunnerConfig{
-		Journal: cfg.Journal, Plan: d.plan, Steps: steps.Of, Networks: cfg.Networks, Admit: admission.Admit, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
+		Journal: cfg.Journal, Plan: d.plan, Steps: d.steps.Of, Networks: cfg.Networks, Admit: admission.Admit, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
 		Observe: observe,
 	})
 	return d, nil

@@ -63,7 +63,12 @@ type Device struct {
 	Capabilities []string
 	// RDMA is the NIC's RDMA device if the claim wants its device nodes.
 	RDMA *topology.RDMADevice
+	// Mounts are files that containers with the device can read.
+	Mounts []Mount
 }
+
+// Mount is a file of the host in a container.
+type Mount struct{ Host, Container string }
 
 // Partition is a MIG device.
 type Partition struct {
@@ -157,6 +162,9 @@ func (b *Builder) deviceEdits(ctx context.Context, claim *Claim, device *Device)
 			return nil, err
 		}
 		edits.DeviceNodes = append(edits.DeviceNodes, rdma.DeviceNodes...)
+	}
+	for _, mount := range device.Mounts {
+		edits.Mounts = append(edits.Mounts, &specs.Mount{HostPath: mount.Host, ContainerPath: mount.Container, Options: []string{"ro", "bind"}})
 	}
 	// The variable names the claim and device inside the container; it also
 	// keeps the edits of a virtual device from being empty, which CDI forbids.

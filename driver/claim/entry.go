@@ -27,6 +27,9 @@ type Entry struct {
 	ClaimUID       types.UID `json:"claimUID"`
 	ClaimNamespace string    `json:"claimNamespace"`
 	ClaimName      string    `json:"claimName"`
+	// PodClaimName is how the pod's spec calls a claim that was made from a template,
+	// "" for any other. Agents that do not know it need not.
+	PodClaimName string `json:"podClaimName,omitempty"`
 	// BootID of the machine when the claim was prepared. Devices do not stay
 	// configured, and CDI specs do not stay at all, across a reboot.
 	BootID string `json:"bootID"`

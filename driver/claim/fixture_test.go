@@ -18,6 +18,7 @@ import (
 
 	"github.com/hostler-dev/hostler/driver/cdi"
 	"github.com/hostler-dev/hostler/driver/gpu/gputest"
+	"github.com/hostler-dev/hostler/driver/metadata"
 	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
@@ -153,9 +154,16 @@ type fakeAttacher struct {
 	fail     error
 	released map[types.UID]int
 	inUse    map[types.UID]bool
+	inPods   map[types.UID][]netattach.DeviceState
 }
 
 func (a *fakeAttacher) InUse(claim types.UID) (bool, error) { return a.inUse[claim], nil }
+
+func (a *fakeAttacher) InPods(claim types.UID) ([]netattach.DeviceState, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.inPods[claim], nil
+}
 
 func (a *fakeAttacher) Release(_ context.Context, claim types.UID) error {
 	a.mu.Lock()
@@ -183,6 +191,7 @@ type room struct {
 	journal  *Journal
 	path     string
 	cdi      cdi.Directory
+	metadata *metadata.Directory
 	attacher *fakeAttacher
 	snapshot *topology.Snapshot
 	// mig is the GPU in MIG mode, nil if the machine has none.
@@ -190,6 +199,9 @@ type room struct {
 	admission *Admission
 	// silent is why GPUs cannot be asked.
 	silent string
+	steps  *Steps
+	// see, if set, is how the snapshot looks by what has happened since.
+	see func(*topology.Snapshot) *topology.Snapshot
 }
 
 type failer interface {
@@ -215,16 +227,23 @@ func newMIGRoom(t failer, directory, bootID string, mig *gputest.GPU) *room {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(verbs), 0o755), os.WriteFile(verbs, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	steps := &Steps{
+	if r.metadata, err = metadata.New(filepath.Join(directory, "metadata")); err != nil {
+		t.Fatal(err)
+	}
+	r.steps = &Steps{
+		Metadata: r.metadata,
+		Describe: func(s publish.Subject) (publish.Attributes, bool) {
+			return publish.NewDescriber(publish.Input{Snapshot: r.now()}).Describe(s)
+		},
 		Attacher: r.attacher, Directory: r.cdi, Snapshot: r.now, BootID: bootID, GPUGone: func(string) string { return "" }, GPUsSilent: func() string { return r.silent }, Recut: func() {},
 		Specs: &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"},
 	}
 	r.admission = &Admission{Journal: r.journal, BootID: bootID}
 	if mig != nil {
-		steps.Partitioner, r.admission.Partitioner = mig, mig
+		r.steps.Partitioner, r.admission.Partitioner = mig, mig
 	}
 	r.Runner = NewRunner(RunnerConfig{
-		Journal: r.journal, Steps: steps.Of, Networks: fakeNetworks{}, Admit: r.admission.Admit, InUse: r.attacher.InUse, BootID: bootID,
+		Journal: r.journal, Steps: r.steps.Of, Networks: fakeNetworks{}, Admit: r.admission.Admit, InUse: r.attacher.InUse, BootID: bootID,
 		Plan: func(c *resourceapi.ResourceClaim) (*Entry, error) {
 			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.now(), Held: NewLedger(r.journal).Held(), Resolvers: []netip.Addr{}})
 		},
@@ -234,11 +253,13 @@ func newMIGRoom(t failer, directory, bootID string, mig *gputest.GPU) *room {
 
 // now is the machine with its GPU in MIG mode as it is cut now.
 func (r *room) now() *topology.Snapshot {
-	if r.mig == nil {
-		return r.snapshot
-	}
 	now := *r.snapshot
-	now.GPUs = append(slices.Clone(now.GPUs), r.mig.Snapshot())
+	if r.mig != nil {
+		now.GPUs = append(slices.Clone(now.GPUs), r.mig.Snapshot())
+	}
+	if r.see != nil {
+		return r.see(&now)
+	}
 	return &now
 }
 

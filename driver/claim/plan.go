@@ -47,7 +47,8 @@ func Plan(in PlanInput) (*Entry, error) {
 	}
 	entry := &Entry{
 		ClaimUID: claim.UID, ClaimNamespace: claim.Namespace, ClaimName: claim.Name,
-		BootID: in.Snapshot.BootID, Pods: podsOf(claim),
+		PodClaimName: claim.Annotations[resourceapi.PodResourceClaimAnnotation],
+		BootID:       in.Snapshot.BootID, Pods: podsOf(claim),
 	}
 	results := ownResults(claim)
 	for _, result := range results {

@@ -14,6 +14,9 @@ import (
 
 	"github.com/hostler-dev/hostler/driver/cdi"
 	"github.com/hostler-dev/hostler/driver/gpu"
+	"github.com/hostler-dev/hostler/driver/metadata"
+	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -38,6 +41,8 @@ type Attacher interface {
 	Release(ctx context.Context, claim types.UID) error
 	// InUse reports whether a sandbox of one of the claim's pods still lives.
 	InUse(claim types.UID) (bool, error)
+	// InPods returns how the claim's netdevs are known in the pods that they are in.
+	InPods(claim types.UID) ([]netattach.DeviceState, error)
 }
 
 // Specs makes CDI specs, see cdi.Builder.
@@ -50,6 +55,10 @@ type Steps struct {
 	Attacher  Attacher
 	Specs     Specs
 	Directory cdi.Directory
+	// Metadata is where files for the claims' containers are kept.
+	Metadata *metadata.Directory
+	// Describe returns what slices say of a device, see publish.Describer.
+	Describe func(publish.Subject) (described publish.Attributes, known bool)
 	// Snapshot is the machine now: driver files and device nodes may have
 	// changed since the entry was made.
 	Snapshot func() *topology.Snapshot
@@ -64,6 +73,9 @@ type Steps struct {
 	Recut func()
 	// BootID of the running machine.
 	BootID string
+
+	// attachments are locked while files are compared with the records of attachments.
+	attachments claimLocks
 }
 
 // Of returns the steps of an entry in the order in which they are done. The
@@ -83,7 +95,7 @@ func (s *Steps) Of(entry *Entry) []Step {
 	if entry.Released {
 		return steps
 	}
-	return append(steps, &networkStep{attacher: s.Attacher, entry: entry}, spec)
+	return append(steps, &networkStep{attacher: s.Attacher, entry: entry}, &metadataStep{steps: s, entry: entry, partitions: spec.partitions}, spec)
 }
 
 func (s *Steps) partition(entry *Entry, device *Device) *gpu.PartitionStep {
@@ -155,6 +167,7 @@ func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
 	}
 	claim, snapshot := s.entry.cdiClaim(), s.steps.Snapshot()
 	claim.Entry, claim.Driver = raw, snapshot.Driver
+	s.steps.mount(s.entry, claim)
 	for i := range claim.Devices {
 		device := &claim.Devices[i]
 		s.entry.Devices[i].renumber(device, snapshot)

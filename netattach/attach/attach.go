@@ -45,6 +45,10 @@ type Config struct {
 	// HostNamespace is a descriptor of the host's network namespace. Default:
 	// the process's own.
 	HostNamespace *int
+	// Attached, if set, is called for each claim with devices once these are up in
+	// the pod and on record, see InPods, and before any container may start. Its
+	// error undoes the attachment.
+	Attached func(ctx context.Context, claim types.UID) error
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }

@@ -44,6 +44,8 @@ type Record struct {
 	// RulesetHash is that of the pod's egress rules, "" if it has no scope.
 	RulesetHash string           `json:"rulesetHash,omitempty"`
 	Intent      netattach.Intent `json:"intent"`
+	// Devices of the intent as they are known in the pod, once they are up there.
+	Devices []netattach.DeviceState `json:"devices,omitempty"`
 	// MissingSince is when a device was found in no namespace.
 	MissingSince time.Time `json:"missingSince,omitzero"`
 }

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/egress"
@@ -22,6 +24,8 @@ type run struct {
 	intents   []netattach.Intent
 	// hash is that of the pod's rules, "" for a pod without a scope.
 	hash string
+	// states of the devices in the pod by claim, once they are known.
+	states map[types.UID][]netattach.DeviceState
 	// enforcer is nil for a pod without a scope.
 	enforcer *egress.Enforcer
 }
@@ -46,6 +50,7 @@ func (r *run) steps(ctx context.Context) error {
 		r.setUp,
 		r.runChains,
 		r.enforce, // and what a chain may have added
+		r.tell,
 	} {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("out of time: %w", err)
@@ -107,7 +112,9 @@ func (r *run) runChains(ctx context.Context) error {
 
 func (r *run) record(state State) error {
 	for _, intent := range r.intents {
-		if err := r.attacher.records.write(newRecord(r.sandbox, r.namespace, intent, r.hash, state)); err != nil {
+		record := newRecord(r.sandbox, r.namespace, intent, r.hash, state)
+		record.Devices = r.states[intent.ClaimUID]
+		if err := r.attacher.records.write(record); err != nil {
 			return err
 		}
 	}
