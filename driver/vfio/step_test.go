@@ -1,0 +1,444 @@
+package vfio_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/hostler-dev/hostler/driver/vfio"
+	"github.com/hostler-dev/hostler/driver/vfio/vfiotest"
+)
+
+func compare(want, got any) string { return cmp.Diff(want, got) }
+
+// drivers of the machines in these tests, beside vfio-pci.
+var drivers = []string{"nvidia", "snd", "igb", "pcieport", "nouveau"}
+
+func boot(t *testing.T, functions ...vfiotest.Function) *vfiotest.Kernel {
+	t.Helper()
+	kernel, err := vfiotest.New(t.TempDir(), functions, drivers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kernel
+}
+
+// card is a GPU with an audio function, as it comes up.
+func card() []vfiotest.Function {
+	return []vfiotest.Function{
+		{PCI: gpu, Group: "7", Class: "0x030200", Native: []string{"nvidia", "nouveau"}, Driver: "nvidia"},
+		{PCI: audio, Group: "7", Class: "0x040300", Native: []string{"snd"}, Driver: "snd"},
+	}
+}
+
+// admit reads and judges the group of a function as Admission does.
+func admit(t interface {
+	Fatal(...any)
+	Context() context.Context
+}, kernel *vfiotest.Kernel, pci string) *vfio.Binding {
+	group, err := kernel.Bus().Group(t.Context(), pci)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binding, err := vfio.Judge(pci, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binding
+}
+
+// step is a step of a process that has just started.
+func step(kernel *vfiotest.Kernel, binding *vfio.Binding) *vfio.Step {
+	return vfio.NewStep(vfio.StepConfig{Device: "gpu-0000-17-00-0", Binding: binding, Bus: kernel.Bus()})
+}
+
+func TestADeviceGoesToUserSpaceAndBack(t *testing.T) {
+	kernel := boot(t, card()...)
+	before := kernel.State()
+	binding := admit(t, kernel, gpu)
+	s := step(kernel, binding)
+	for range 2 {
+		if err := s.Do(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "0000:17:00.0 vfio-pci override=vfio-pci\n0000:17:00.1 vfio-pci override=vfio-pci"; kernel.State() != want {
+		t.Errorf("the card is in user space as\n%s\nwant\n%s", kernel.State(), want)
+	}
+	nodes, err := kernel.Bus().Nodes(binding)
+	if diff := cmp.Diff([]string{"vfio/vfio", "vfio/7"}, nodes); err != nil || diff != "" {
+		t.Errorf("device nodes: %s %v", diff, err)
+	}
+	for range 2 {
+		if err := s.Undo(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kernel.State() != before {
+		t.Errorf("the card came back as\n%s\nwant\n%s", kernel.State(), before)
+	}
+	if err := s.Verify(t.Context()); err == nil || !strings.Contains(err.Error(), "bound to nvidia and not to vfio-pci") {
+		t.Errorf("verified after it was undone: %v", err)
+	}
+}
+
+// errKilled is what every write answers once the process is dead.
+var errKilled = errors.New("killed")
+
+// killAt has the process die at its n-th moment; two moments to a write, right
+// before it and right after. It returns how many there were.
+func killAt(kernel *vfiotest.Kernel, n int) *int {
+	moments, dead := new(int), false
+	moment := func() bool {
+		*moments++
+		dead = dead || *moments == n
+		return dead
+	}
+	kernel.Before = func(string) error {
+		if dead || moment() {
+			return errKilled
+		}
+		return nil
+	}
+	kernel.After = func(string) { moment() }
+	return moments
+}
+
+func TestAnAgentThatIsKilledAtAnyWriteLeavesNothingHalf(t *testing.T) {
+	starts := map[string][]vfiotest.Function{
+		"a GPU with its audio function": card(),
+		"a function without a driver":   {{PCI: gpu, Group: "7", Class: "0x00ff00"}},
+		"one that is vfio-pci's already beside one that is not": {
+			{PCI: gpu, Group: "7", Class: "0x030200", Native: []string{"nvidia"}, Driver: "nvidia", Override: "nvidia"},
+			{PCI: audio, Group: "7", Class: "0x040300", Driver: vfio.Driver},
+		},
+	}
+	type act = func(*testing.T, *vfio.Step) error
+	do := func(t *testing.T, s *vfio.Step) error { return s.Do(t.Context()) }
+	undo := func(t *testing.T, s *vfio.Step) error { return s.Undo(t.Context()) }
+	for name, functions := range starts {
+		for _, scenario := range []struct {
+			name          string
+			killed, after act
+			complete      bool
+		}{
+			{"killed while doing, then done again", do, do, true},
+			{"killed while doing, then undone", do, undo, false},
+			{"killed while undoing, then undone", undo, undo, false},
+			{"killed while undoing, then done again", undo, do, true},
+		} {
+			t.Run(name+", "+scenario.name, func(t *testing.T) {
+				for n, last := 1, 1; n <= last+1; n++ {
+					kernel := boot(t, functions...)
+					before := kernel.State()
+					binding := admit(t, kernel, gpu)
+					if strings.HasPrefix(scenario.name, "killed while undoing") {
+						if err := step(kernel, binding).Do(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					moments := killAt(kernel, n)
+					err := scenario.killed(t, step(kernel, binding))
+					if last = *moments; err == nil && n < last {
+						t.Fatalf("nobody noticed that the agent died at moment %d of %d", n, last)
+					}
+					kernel.Before, kernel.After = nil, nil
+					s := step(kernel, binding)
+					if err := scenario.after(t, s); err != nil {
+						t.Fatalf("killed at moment %d: %v", n, err)
+					}
+					if scenario.complete {
+						if err := s.Verify(t.Context()); err != nil {
+							t.Errorf("killed at moment %d, it is not complete: %v", n, err)
+						}
+						if err := s.Undo(t.Context()); err != nil {
+							t.Errorf("killed at moment %d, it cannot be undone: %v", n, err)
+						}
+					}
+					if kernel.State() != before {
+						t.Errorf("killed at moment %d, the machine was left as\n%s\nwant\n%s", n, kernel.State(), before)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Whatever drivers and overrides an administrator had given the functions.
+func TestUndoingIsTheInverseOfDoing(t *testing.T) {
+	folder := t.TempDir()
+	machines := 0
+	rapid.Check(t, func(t *rapid.T) {
+		var functions []vfiotest.Function
+		for i := range rapid.IntRange(1, 3).Draw(t, "functions") {
+			f := vfiotest.Function{PCI: fmt.Sprintf("0000:17:00.%d", i), Group: "7", Class: "0x0c0330"}
+			f.Native = rapid.SampledFrom([][]string{nil, {"nvidia"}, {"nvidia", "nouveau"}}).Draw(t, "native")
+			f.Driver = rapid.SampledFrom([]string{"", "nvidia", "nouveau", "igb", vfio.Driver}).Draw(t, "driver")
+			f.Override = rapid.SampledFrom([]string{"", "nvidia", "igb", vfio.Driver, "absent"}).Draw(t, "override")
+			functions = append(functions, f)
+		}
+		machines++
+		kernel, err := vfiotest.New(filepath.Join(folder, fmt.Sprint(machines)), functions, drivers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := kernel.State()
+		binding := admit(t, kernel, gpu)
+		killed := rapid.IntRange(0, 12).Draw(t, "killed at")
+		killAt(kernel, killed)
+		err = step(kernel, binding).Do(t.Context())
+		if err == nil {
+			if err := step(kernel, binding).Verify(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		} else if !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		kernel.Before, kernel.After = nil, nil
+		if err := step(kernel, binding).Undo(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if kernel.State() != before {
+			t.Fatalf("undone, the machine is\n%s\nwant\n%s", kernel.State(), before)
+		}
+	})
+}
+
+func TestWhatTheKernelRefusesIsTold(t *testing.T) {
+	for name, test := range map[string]struct {
+		refuse string
+		answer error
+		undo   bool
+		want   []string
+	}{
+		"to unbind":           {"unbind " + audio, syscall.EPERM, false, []string{"gpu-0000-17-00-0", audio, "unbind it from snd", "operation not permitted"}},
+		"an override":         {"driver_override " + gpu, syscall.EINVAL, false, []string{gpu, `driver_override "vfio-pci"`, "invalid argument"}},
+		"to bind vfio-pci":    {"drivers_probe " + gpu, syscall.EIO, false, []string{gpu, "have the kernel bind vfio-pci", "input/output error", "kernel log"}},
+		"to bind nvidia back": {"bind " + gpu, syscall.ENODEV, true, []string{gpu, "bind it to nvidia again", "no such device", "/sys/bus/pci/drivers/nvidia/bind"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel := boot(t, card()...)
+			before := kernel.State()
+			s := step(kernel, admit(t, kernel, gpu))
+			act := s.Do
+			if test.undo {
+				if err := s.Do(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				act = s.Undo
+			}
+			kernel.Before = func(what string) error {
+				if what == test.refuse {
+					return test.answer
+				}
+				return nil
+			}
+			err := act(t.Context())
+			if err == nil {
+				t.Fatal("the refusal was swallowed")
+			}
+			for _, words := range test.want {
+				if !strings.Contains(err.Error(), words) {
+					t.Errorf("the error is %q, want it to say %q", err, words)
+				}
+			}
+			if test.undo && !strings.Contains(kernel.State(), audio+" snd override=\n") && !strings.HasSuffix(kernel.State(), audio+" snd override=") {
+				t.Errorf("the other function was not brought back:\n%s", kernel.State())
+			}
+			kernel.Before = nil
+			if err := s.Undo(t.Context()); err != nil || kernel.State() != before {
+				t.Errorf("a later try: %v, and the machine is\n%s", err, kernel.State())
+			}
+		})
+	}
+}
+
+func TestAnUnbindThatTheKernelDoesNotFinishIsWaitedForAgain(t *testing.T) {
+	kernel := boot(t, card()...)
+	bus, binding := kernel.Bus(), admit(t, kernel, gpu)
+	s := vfio.NewStep(vfio.StepConfig{Device: "gpu-0000-17-00-0", Binding: binding, Bus: bus})
+	var unbinds atomic.Int32
+	released, waiting := make(chan struct{}), make(chan struct{})
+	kernel.Before = func(what string) error {
+		if what == "unbind "+gpu {
+			if unbinds.Add(1) == 1 {
+				close(waiting)
+			}
+			<-released
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-waiting; cancel() }()
+	err := s.Do(ctx)
+	var unanswered *vfio.UnansweredError
+	if !errors.As(err, &unanswered) || !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "waits until it lets go") {
+		t.Fatalf("the step ended with %v, want it to say that the kernel waits for a user of the device", err)
+	}
+	over, cancelled := context.WithCancel(t.Context())
+	cancelled()
+	if err := s.Undo(over); !errors.As(err, &unanswered) {
+		t.Errorf("undoing meanwhile: %v, want it to say that the kernel is not done", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Do(t.Context()) }()
+	close(released)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := unbinds.Load(); n != 1 {
+		t.Errorf("the kernel was asked %d times, want one", n)
+	}
+	if err := s.Verify(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAGPUThatAProcessHasOpenIsNotTaken(t *testing.T) {
+	kernel := boot(t, card()...)
+	before := kernel.State()
+	binding := admit(t, kernel, gpu)
+	// Any character device will do; the test's own process has it open.
+	if err := os.Symlink("/dev/full", filepath.Join(kernel.Dev, "nvidia0")); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open("/dev/full")
+	if err != nil {
+		t.Skipf("this machine has no /dev/full: %v", err)
+	}
+	proc, self := t.TempDir(), fmt.Sprint(os.Getpid())
+	if err := os.Symlink("/proc/self", filepath.Join(proc, self)); err != nil {
+		t.Fatal(err)
+	}
+	s := vfio.NewStep(vfio.StepConfig{
+		Device: "gpu-0000-17-00-0", Binding: binding, Nodes: []string{"nvidia0", "nvidia1"},
+		Bus: vfio.NewBus(vfio.BusConfig{Sys: kernel.Sys, Dev: kernel.Dev, Proc: proc, Write: kernel.Write}),
+	})
+	if err := s.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "("+self+")") {
+		t.Errorf("%v, want a refusal that names process %s", err, self)
+	}
+	if kernel.State() != before {
+		t.Errorf("something was changed:\n%s", kernel.State())
+	}
+	file.Close()
+	if err := s.Do(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatHappensMeanwhile(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(*testing.T, *vfiotest.Kernel)
+		otherBoot bool
+		want      string // the machine after Undo
+	}{
+		"the card is unplugged": {func(t *testing.T, k *vfiotest.Kernel) {
+			for _, pci := range []string{gpu, audio} {
+				if err := k.Unplug(pci); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, false, ""},
+		"an administrator gives a function to another driver": {func(t *testing.T, k *vfiotest.Kernel) {
+			for _, write := range [][2]string{{"/devices/" + gpu + "/driver_override", "nouveau"}, {"/devices/" + gpu + "/driver/unbind", gpu}, {"/drivers_probe", gpu}} {
+				if err := k.Write(k.Sys+"/bus/pci"+write[0], write[1]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, false, gpu + " nouveau override=\n" + audio + " snd override="},
+		"its driver is unloaded": {func(t *testing.T, k *vfiotest.Kernel) {
+			if err := k.Unload("nvidia"); err != nil {
+				t.Fatal(err)
+			}
+		}, false, gpu + "  override=\n" + audio + " snd override="},
+		"the machine reboots": {func(*testing.T, *vfiotest.Kernel) {}, true, gpu + " vfio-pci override=vfio-pci\n" + audio + " vfio-pci override=vfio-pci"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel := boot(t, card()...)
+			binding := admit(t, kernel, gpu)
+			if err := step(kernel, binding).Do(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			test.meanwhile(t, kernel)
+			s := vfio.NewStep(vfio.StepConfig{Device: "gpu-0000-17-00-0", Binding: binding, Bus: kernel.Bus(), OtherBoot: test.otherBoot})
+			if err := s.Undo(t.Context()); err != nil || kernel.State() != test.want {
+				t.Errorf("undone with %v, the machine is\n%s\nwant\n%s", err, kernel.State(), test.want)
+			}
+		})
+	}
+}
+
+func TestACardThatWasPluggedAnewIsNotGivenAway(t *testing.T) {
+	kernel := boot(t, card()...)
+	binding := admit(t, kernel, gpu)
+	for _, f := range card() {
+		if err := kernel.Unplug(f.PCI); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := step(kernel, binding)
+	if err := s.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "is not there any more") {
+		t.Errorf("unplugged: %v", err)
+	}
+	for _, f := range card() {
+		f.Group = "8"
+		if err := kernel.Plug(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := kernel.State()
+	if err := s.Do(t.Context()); err == nil || !strings.Contains(err.Error(), `from IOMMU group 7 to "8"`) {
+		t.Errorf("plugged anew in another group: %v", err)
+	}
+	if kernel.State() != before {
+		t.Errorf("something was changed:\n%s", kernel.State())
+	}
+}
+
+func TestProgramsGetTheNodesThatTheKernelHas(t *testing.T) {
+	kernel := boot(t, card()...)
+	binding := admit(t, kernel, gpu)
+	if _, err := kernel.Bus().Nodes(binding); err == nil || !strings.Contains(err.Error(), "/dev/vfio/7") {
+		t.Errorf("before it is bound: %v, want an error that names the node", err)
+	}
+	if err := step(kernel, binding).Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, pci := range []string{gpu, audio} {
+		name := fmt.Sprintf("vfio%d", i)
+		if err := os.MkdirAll(filepath.Join(kernel.Sys, "bus/pci/devices", pci, "vfio-dev", name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(kernel.Dev, "vfio/devices", name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes := func(want ...string) {
+		t.Helper()
+		got, err := kernel.Bus().Nodes(binding)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("nodes: %v %s", err, diff)
+		}
+	}
+	nodes("vfio/vfio", "vfio/7") // no iommufd
+	if err := os.WriteFile(filepath.Join(kernel.Dev, "iommu"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nodes("vfio/vfio", "vfio/7", "iommu", "vfio/devices/vfio0", "vfio/devices/vfio1")
+	if err := os.Remove(filepath.Join(kernel.Dev, "vfio/7")); err != nil { // CONFIG_VFIO_GROUP is off
+		t.Fatal(err)
+	}
+	nodes("iommu", "vfio/devices/vfio0", "vfio/devices/vfio1")
+}
