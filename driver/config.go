@@ -80,6 +80,8 @@ type Config struct {
 	Publish v1alpha1.PublishConfig
 	// Partitioner cuts GPUs. Nil: claims for partitions are refused.
 	Partitioner gpu.Partitioner
+	// VFs sets up VFs. Nil: claims for which something is set on a VF are refused.
+	VFs claim.VFs
 	// Uplinks returns, by name, why the node lives on those of the NICs that it
 	// lives on now. Nil: what the snapshot says is trusted.
 	Uplinks func(context.Context, []topology.NIC) (map[string]string, error)

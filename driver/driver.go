@@ -71,6 +71,7 @@ func New(cfg Config) (*Driver, error) {
 		Directory:   d.directory,
 		Snapshot:    d.machine.now,
 		Partitioner: cfg.Partitioner,
+		VFs:         cfg.VFs,
 		GPUGone:     d.machine.gpuGone,
 		GPUsSilent:  d.machine.driverSilent,
 		Recut:       cfg.Rescan,
@@ -87,7 +88,7 @@ func New(cfg Config) (*Driver, error) {
 		},
 	}
 	admission := &claim.Admission{
-		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
+		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
 	}
 	var observe func(step, phase string, duration time.Duration, err error)
 	if cfg.Recorder != nil { // Release does without

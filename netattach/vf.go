@@ -3,7 +3,11 @@
 
 package netattach
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
 
 // ErrVFGone says that a VF is not on the machine any more: its PF was unplugged,
 // or has fewer VFs or new ones. What was set on it is gone with it.
@@ -44,4 +48,26 @@ type VFSettings struct {
 	MaxTxRate *int `json:"maxTxRate,omitempty"`
 	// LinkState is "auto" (the PF's), "enable" or "disable".
 	LinkState *string `json:"linkState,omitempty"`
+}
+
+// String lists what is set in the words of a NICConfig.
+func (s VFSettings) String() string {
+	var words []string
+	words = said(words, "mac", s.MAC)
+	words = said(words, "vlan", s.VLAN)
+	words = said(words, "vlanQoS", s.QoS)
+	words = said(words, "VLAN protocol", s.VLANProtocol)
+	words = said(words, "spoofCheck", s.SpoofCheck)
+	words = said(words, "trust", s.Trust)
+	words = said(words, "minTxRate", s.MinTxRate)
+	words = said(words, "maxTxRate", s.MaxTxRate)
+	words = said(words, "linkState", s.LinkState)
+	return strings.Join(words, ", ")
+}
+
+func said[T any](words []string, name string, value *T) []string {
+	if value == nil {
+		return words
+	}
+	return append(words, fmt.Sprintf("%s %v", name, *value))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/hostler-dev/hostler/driver"
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/netattach/attach"
+	"github.com/hostler-dev/hostler/netattach/link"
 	"github.com/hostler-dev/hostler/topology"
 	"github.com/hostler-dev/hostler/topology/host"
 	"github.com/hostler-dev/hostler/topology/nvml"
@@ -81,7 +82,12 @@ func runRelease(ctx context.Context, out io.Writer, cfg *v1alpha1.AgentConfig, o
 	defer func() { err = errors.Join(err, attacher.Close()) }()
 	gpus := nvml.NewSource(nvml.Config{LibraryPath: cfg.Paths.NVMLLibrary, DriverRoot: cfg.Paths.DriverRoot, CallTimeout: cfg.Discovery.CallTimeout.Duration})
 	defer func() { err = errors.Join(err, gpus.Close()) }()
-	d, err := driver.New(driver.Config{NodeName: cfg.NodeName, Paths: cfg.Paths, BootID: boot, Journal: journal, Attacher: attacher, Partitioner: gpus})
+	vfs, err := link.NewVFs(link.VFsConfig{Sys: cfg.Paths.Sys})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, vfs.Close()) }()
+	d, err := driver.New(driver.Config{NodeName: cfg.NodeName, Paths: cfg.Paths, BootID: boot, Journal: journal, Attacher: attacher, Partitioner: gpus, VFs: vfs})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Admission looks once more, right before a claim's entry joins the journal, at
-// two things for which a snapshot may be too old and a mistake would do harm: a
-// NIC that the node has begun to live on since, and who made a partition that is
-// there. Both are read afresh.
+// what a snapshot may be too old for and a mistake would do harm in: a NIC that the
+// node has begun to live on since, who made a partition that is there, and how a
+// VF was before it is set up. All are read afresh.
 
 package claim
 
@@ -24,8 +24,10 @@ type Admission struct {
 	Partitioner gpu.Partitioner
 	// Partitions says whether partitions are made for claims.
 	Partitions v1alpha1.PartitionOffer
-	Journal    *Journal
-	BootID     string
+	// VFs reads what PFs keep of their VFs; nil admits nothing that is set on one.
+	VFs     VFs
+	Journal *Journal
+	BootID  string
 }
 
 // Admit refuses the entry, or completes what it says of partitions.
@@ -37,6 +39,11 @@ func (a *Admission) Admit(ctx context.Context, entry *Entry) error {
 		if device := &entry.Devices[i]; device.Partition != nil {
 			if err := a.settle(ctx, device); err != nil {
 				return fmt.Errorf("partition %s: %w", device.Name, err)
+			}
+		}
+		if device := &entry.Devices[i]; device.VF != nil {
+			if err := a.admitVF(entry, device); err != nil {
+				return fmt.Errorf("VF %s: %w", nameOf(device, device.NIC.Name), err)
 			}
 		}
 	}

@@ -2,7 +2,7 @@
 // library's business (resourceclaim.ConfigForResult knows sub-requests); how
 // those of class and claim combine is ours: a claim's fields win over its
 // class's, except that a class's egress scope is a ceiling, which a claim can
-// lower and never raise.
+// lower and never raise, and that no claim changes what its class sets on a VF.
 
 package claim
 
@@ -142,20 +142,22 @@ func merged[T any, P interface {
 	return object, nil
 }
 
-// overlay lets the fields that over sets win.
+// overlay lets the fields that over sets win, those of objects inside one by one.
 func overlay[T any, P interface {
 	*T
 	runtime.Object
 }](under, over given) (P, error) {
-	fields := map[string]json.RawMessage{}
+	fields := map[string]any{}
 	for _, config := range []given{under, over} {
 		raw, err := json.Marshal(config.object)
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(raw, &fields); err != nil {
+		var own map[string]any
+		if err := json.Unmarshal(raw, &own); err != nil {
 			return nil, err
 		}
+		overlayFields(fields, own)
 	}
 	raw, err := json.Marshal(fields)
 	if err != nil {
@@ -163,6 +165,17 @@ func overlay[T any, P interface {
 	}
 	out := P(new(T))
 	return out, json.Unmarshal(raw, out)
+}
+
+func overlayFields(under, over map[string]any) {
+	for name, value := range over {
+		inner, isObject := value.(map[string]any)
+		if below, both := under[name].(map[string]any); isObject && both {
+			overlayFields(below, inner)
+			continue
+		}
+		under[name] = value
+	}
 }
 
 // ceiling intersects a class's scope with what comes over it. Of a claim's

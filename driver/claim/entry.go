@@ -90,6 +90,12 @@ type VFChange struct {
 	// Before has all settings as they were read right before the entry joined the
 	// journal; unpreparing restores those that are in Wanted.
 	Before netattach.VFSettings `json:"before"`
+	// NetdevMAC is the address that the VF's netdev had then, "" if it had none. It
+	// is restored if Wanted has a MAC.
+	NetdevMAC string `json:"netdevMAC,omitempty"`
+	// Asked is the part of Wanted that the claim itself asks for, rather than its
+	// class; for admission.
+	Asked netattach.VFSettings `json:"-"`
 }
 
 // Partition is a part of a GPU. What it is while it exists (its instance

@@ -69,6 +69,9 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, configs []given) e
 	case nic.NetdevAway():
 		return fmt.Errorf("NIC %s: its netdev is not in the host's network namespace; some other program on the node took it, or it is on its way home from an earlier pod; the kubelet tries again", nameOf(device, nic.Name))
 	}
+	if err := planVF(in, device, nic, config.VF, configs); err != nil {
+		return err
+	}
 	copied := *nic
 	device.NIC = &copied
 	device.RDMA = nic.RDMA != nil && config.RDMA == v1alpha1.RDMAAuto
@@ -76,6 +79,10 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, configs []given) e
 		return needNoNetdev(device, config)
 	}
 	device.Network, err = networkIntent(device, nic, config, in.Claim.Namespace)
+	if err == nil && device.VF != nil && device.VF.Wanted.MAC != nil {
+		// By then the netdev has it, and it has to have it still when it comes home.
+		device.Network.HostMAC = *device.VF.Wanted.MAC
+	}
 	return err
 }
 

@@ -71,6 +71,8 @@ type Steps struct {
 	GPUsSilent func() string
 	// Recut is called when partitions were made or removed.
 	Recut func()
+	// VFs sets up VFs; nil if the agent cannot, and then no entry of its has any set up.
+	VFs VFs
 	// BootID of the running machine.
 	BootID string
 
@@ -94,6 +96,11 @@ func (s *Steps) Of(entry *Entry) []Step {
 	}
 	if entry.Released {
 		return steps
+	}
+	for i := range entry.Devices {
+		if device := &entry.Devices[i]; device.VF != nil {
+			steps = append(steps, &vfStep{vfs: s.VFs, device: device, otherBoot: entry.BootID != s.BootID})
+		}
 	}
 	return append(steps, &networkStep{attacher: s.Attacher, entry: entry}, &metadataStep{steps: s, entry: entry, partitions: spec.partitions}, spec)
 }

@@ -72,7 +72,7 @@ func (v *VFs) VF(vf netattach.VF) (netattach.VFState, error) {
 // SetVF has the PF's driver take over what is set in setting, one setting or
 // those that the kernel takes together: VLAN with QoS and protocol, both rates.
 func (v *VFs) SetVF(vf netattach.VF, setting netattach.VFSettings) error {
-	attribute, words, err := encodeVF(vf.Index, setting)
+	attribute, err := encodeVF(vf.Index, setting)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (v *VFs) SetVF(vf netattach.VF, setting netattach.VFSettings) error {
 	}
 	defer here.Close()
 	if err := here.setVF(pf, attribute); err != nil {
-		return fmt.Errorf("set %s on %s (%s): %w; %s", words, v.describe(vf), pf.name, err, remedy(err, v.driver(vf.PF)))
+		return fmt.Errorf("set %s on %s (%s): %w; %s", setting, v.describe(vf), pf.name, err, remedy(err, v.driver(vf.PF)))
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/hostler-dev/hostler/netattach"
 )
 
-// encodeVF is the attribute for a setting, and its words.
-func encodeVF(index int, s netattach.VFSettings) (*nl.RtAttr, string, error) {
+// encodeVF is the attribute for a setting.
+func encodeVF(index int, s netattach.VFSettings) (*nl.RtAttr, error) {
 	words := func(kind int, values ...uint32) *nl.RtAttr {
 		var raw []byte
 		for _, value := range append([]uint32{uint32(index)}, values...) {
@@ -31,37 +31,35 @@ func encodeVF(index int, s netattach.VFSettings) (*nl.RtAttr, string, error) {
 	case s.MAC != nil:
 		mac, err := net.ParseMAC(*s.MAC)
 		if err != nil || len(mac) != 6 {
-			return nil, "", fmt.Errorf("VF %d: %q is no hardware address", index, *s.MAC)
+			return nil, fmt.Errorf("VF %d: %q is no hardware address", index, *s.MAC)
 		}
 		// The kernel's struct has room for InfiniBand's addresses.
 		attribute := words(nl.IFLA_VF_MAC)
-		attribute.Data = append(attribute.Data, append(slices.Clone(mac), make([]byte, 26)...)...)
-		return attribute, "mac " + *s.MAC, nil
+		attribute.Data = append(append(attribute.Data, mac...), make([]byte, 26)...)
+		return attribute, nil
 	case s.VLAN != nil && s.QoS != nil:
-		said := fmt.Sprintf("vlan %d with priority %d", *s.VLAN, *s.QoS)
 		if s.VLANProtocol == nil || *s.VLANProtocol == tag8021Q {
-			return words(nl.IFLA_VF_VLAN, uint32(*s.VLAN), uint32(*s.QoS)), said, nil
+			return words(nl.IFLA_VF_VLAN, uint32(*s.VLAN), uint32(*s.QoS)), nil
 		}
 		info := words(nl.IFLA_VF_VLAN_INFO, uint32(*s.VLAN), uint32(*s.QoS))
 		info.Data = append(binary.BigEndian.AppendUint16(info.Data, unix.ETH_P_8021AD), 0, 0)
 		list := nl.NewRtAttr(nl.IFLA_VF_VLAN_LIST, nil)
 		list.AddChild(info)
-		return list, said + " (" + tag8021AD + ")", nil
+		return list, nil
 	case s.MinTxRate != nil && s.MaxTxRate != nil:
-		return words(nl.IFLA_VF_RATE, uint32(*s.MinTxRate), uint32(*s.MaxTxRate)),
-			fmt.Sprintf("minTxRate %d and maxTxRate %d", *s.MinTxRate, *s.MaxTxRate), nil
+		return words(nl.IFLA_VF_RATE, uint32(*s.MinTxRate), uint32(*s.MaxTxRate)), nil
 	case s.SpoofCheck != nil:
-		return words(nl.IFLA_VF_SPOOFCHK, bit(*s.SpoofCheck)), fmt.Sprintf("spoofCheck %v", *s.SpoofCheck), nil
+		return words(nl.IFLA_VF_SPOOFCHK, bit(*s.SpoofCheck)), nil
 	case s.Trust != nil:
-		return words(nl.IFLA_VF_TRUST, bit(*s.Trust)), fmt.Sprintf("trust %v", *s.Trust), nil
+		return words(nl.IFLA_VF_TRUST, bit(*s.Trust)), nil
 	case s.LinkState != nil:
 		state := slices.Index(linkStates(), *s.LinkState)
 		if state < 0 {
-			return nil, "", fmt.Errorf("VF %d: %q is no link state", index, *s.LinkState)
+			return nil, fmt.Errorf("VF %d: %q is no link state", index, *s.LinkState)
 		}
-		return words(nl.IFLA_VF_LINK_STATE, uint32(state)), "linkState " + *s.LinkState, nil
+		return words(nl.IFLA_VF_LINK_STATE, uint32(state)), nil
 	}
-	return nil, "", errors.New("no setting that the kernel takes alone: VLAN and priority go together, and so do both rates")
+	return nil, fmt.Errorf("VF %d: %q is no setting that the kernel takes alone: VLAN and priority go together, and so do both rates", index, s)
 }
 
 func bit(on bool) uint32 {
