@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -30,6 +31,7 @@ import (
 	"github.com/hostler-dev/hostler/metrics"
 	"github.com/hostler-dev/hostler/netattach/attach"
 	"github.com/hostler-dev/hostler/netattach/gate"
+	"github.com/hostler-dev/hostler/netattach/link"
 	"github.com/hostler-dev/hostler/netattach/nri"
 	"github.com/hostler-dev/hostler/topology"
 	"github.com/hostler-dev/hostler/topology/host"
@@ -99,6 +101,7 @@ type agent struct {
 	recorder *metrics.Recorder
 	hardware *hardware
 	doors    doors
+	living   attach.Living
 	engine   *health.Engine
 	events   *source.NVML
 	reactor  *react.Node
@@ -143,6 +146,8 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 
 	if a.attacher, err = attach.New(attach.Config{
 		Intents: claim.NewStore(journal), Run: cfg.Paths.Run, CNIBin: cfg.Paths.CNIBin, CNICache: cfg.Paths.CNICache,
+		Living:   &a.living,
+		Attached: func(ctx context.Context, claim types.UID) error { return a.driver.Attached(ctx, claim) },
 	}); err != nil {
 		return nil, err
 	}
@@ -155,11 +160,15 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 		Client: client, NodeName: cfg.NodeName, Changed: func(publish.Features) { a.driver.Republish() },
 	})
 	events := react.NewRecorder(ctx, client, cfg.NodeName)
+	vfs, err := link.NewVFs(link.VFsConfig{Sys: cfg.Paths.Sys})
+	if err != nil {
+		return nil, err
+	}
 	if a.driver, err = driver.New(driver.Config{
 		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, BootID: boot, Journal: journal,
 		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
 		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
-		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, Uplinks: a.hardware.Uplinks, Events: events,
+		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, VFs: vfs, Uplinks: a.hardware.Uplinks, Events: events,
 	}); err != nil {
 		return nil, err
 	}
@@ -243,7 +252,7 @@ func (a *agent) run(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
 		a.server.Run, a.gate.Run, a.observe, a.engine.Run, a.reactor.Run, a.exporter.Run, a.driver.Run, a.follow, a.homecoming,
 		func(ctx context.Context) error {
-			return nri.Run(ctx, nri.Config{Socket: a.cfg.Paths.NRI, Attacher: &a.doors, Ready: a.doors.connected.Store})
+			return nri.Run(ctx, nri.Config{Socket: a.cfg.Paths.NRI, Attacher: &a.doors, Living: &a.living, Ready: a.doors.connected.Store})
 		},
 		func(ctx context.Context) error { return a.events.Run(ctx, a.engine) },
 		func(ctx context.Context) error { a.features.Run(ctx); return ctx.Err() },

@@ -33,6 +33,9 @@ type Container struct {
 // the descriptor refers to; if it is not yet, it is attached now.
 func (a *Attacher) Admit(ctx context.Context, container Container, descriptor int) error {
 	sandbox, claim := container.Sandbox, container.Claim
+	if a.cfg.Living != nil && sandbox.ID != "" {
+		a.cfg.Living.Began(sandbox) // should the runtime's word of it have been lost
+	}
 	intents, err := a.intents(sandbox.Pod)
 	if err != nil {
 		return err

@@ -49,6 +49,9 @@ type Config struct {
 	// the pod and on record, see InPods, and before any container may start. Its
 	// error undoes the attachment.
 	Attached func(ctx context.Context, claim types.UID) error
+	// Living are the sandboxes that the runtime says live, see InUse. Nil: nobody
+	// says so, and the records have the last word.
+	Living *Living
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }

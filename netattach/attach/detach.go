@@ -33,28 +33,6 @@ func (a *Attacher) DetachSandbox(ctx context.Context, pod types.UID, sandboxID s
 	return a.dissolveAll(ctx, func(r Record) bool { return r.Pod.UID == pod && r.SandboxID == sandboxID })
 }
 
-// InUse reports whether a sandbox of one of the claim's pods still lives.
-func (a *Attacher) InUse(claim types.UID) (bool, error) {
-	records, err := a.records.list()
-	if err != nil {
-		return false, err
-	}
-	for _, record := range records {
-		if record.Intent.ClaimUID != claim || record.BootID != a.records.bootID || record.State == StateDetached {
-			continue
-		}
-		namespace, alive, err := record.open()
-		if err != nil {
-			return false, err
-		}
-		if alive {
-			namespace.Close()
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // Release brings home whatever is left of a claim and forgets it.
 func (a *Attacher) Release(ctx context.Context, claim types.UID) error {
 	return a.dissolveAll(ctx, func(r Record) bool { return r.Intent.ClaimUID == claim })
@@ -90,6 +68,9 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	if _, prepared := a.cfg.Intents.Intent(record.Intent.ClaimUID); !prepared && !idle(record.Intent) {
 		klog.FromContext(ctx).Info("Taking back what an unprepared claim left attached", "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName), "pod", klog.KRef(record.Pod.Namespace, record.Pod.Name))
 		return a.dissolve(ctx, record)
+	}
+	if a.ended(record) {
+		return a.records.remove(record)
 	}
 	if record.NetNS == "" {
 		return nil

@@ -50,6 +50,8 @@ type Config struct {
 	// Socket is the runtime's NRI socket.
 	Socket   string
 	Attacher Attacher
+	// Living is told which sandboxes live. It may be nil.
+	Living *attach.Living
 	// Ready is told whether the runtime calls the plugin. It may be nil.
 	Ready func(bool)
 }
@@ -60,11 +62,15 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Ready == nil {
 		cfg.Ready = func(bool) {}
 	}
+	if cfg.Living == nil {
+		cfg.Living = &attach.Living{}
+	}
 	log := klog.FromContext(ctx)
 	pause, told := 100*time.Millisecond, ""
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := serve(ctx, cfg)
+		cfg.Living.Forget()
 		cfg.Ready(false)
 		if ctx.Err() != nil {
 			break
@@ -144,6 +150,7 @@ func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	p.missed.supersede(types.UID(pod.GetUid()))
+	p.cfg.Living.Began(sandboxOf(pod))
 	if err := p.cfg.Attacher.Attach(ctx, sandboxOf(pod)); err != nil {
 		klog.FromContext(p.ctx).Error(err, "Refused a sandbox", "pod", klog.KRef(pod.GetNamespace(), pod.GetName()), "sandbox", pod.GetId())
 		return fmt.Errorf("hostler: %w", err)
@@ -162,6 +169,8 @@ func (p *plugin) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) erro
 }
 
 func (p *plugin) detach(ctx context.Context, pod *api.PodSandbox) error {
+	// Its containers have been stopped before the runtime says so.
+	defer p.cfg.Living.Ended(sandboxOf(pod))
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	p.missed.supersede(types.UID(pod.GetUid()))

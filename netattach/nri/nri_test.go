@@ -58,9 +58,14 @@ func (r *recorder) Reconcile(context.Context) error {
 // startRuntime is NRI's own runtime side, as containerd embeds it.
 func startRuntime(t *testing.T, socket string, living ...*adaptation.PodSandbox) *adaptation.Adaptation {
 	t.Helper()
+	return startRuntimeWith(t, socket, living, nil)
+}
+
+func startRuntimeWith(t *testing.T, socket string, living []*adaptation.PodSandbox, containers []*adaptation.Container) *adaptation.Adaptation {
+	t.Helper()
 	runtime, err := adaptation.New("test", "2.4",
 		func(ctx context.Context, sync adaptation.SyncCB) error {
-			_, err := sync(ctx, living, nil)
+			_, err := sync(ctx, living, containers)
 			return err
 		},
 		func(context.Context, []*adaptation.ContainerUpdate) ([]*adaptation.ContainerUpdate, error) {
@@ -77,13 +82,17 @@ func startRuntime(t *testing.T, socket string, living ...*adaptation.PodSandbox)
 	return runtime
 }
 
-func startPlugin(t *testing.T, socket string, r *recorder) <-chan bool {
+func startPlugin(t *testing.T, socket string, r *recorder, living ...*attach.Living) <-chan bool {
 	t.Helper()
 	ready := make(chan bool, 64)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(ctx, Config{Socket: socket, Attacher: r, Ready: func(yes bool) { ready <- yes }})
+		cfg := Config{Socket: socket, Attacher: r, Ready: func(yes bool) { ready <- yes }}
+		for _, set := range living {
+			cfg.Living = set
+		}
+		done <- Run(ctx, cfg)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -275,4 +284,44 @@ func TestPodOnTheHostsNetworkHasNoNamespace(t *testing.T) {
 	if got := sandboxOf(p); got != want {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// Which pods live the runtime says in its list, in its hooks, and, while it is
+// away, not at all.
+func TestRuntimeTellsWhoLives(t *testing.T) {
+	dir := t.TempDir()
+	ended, noPid := named("ended"), named("no-pid")
+	living := named("living")
+	living.Pid = 4711
+	living.Linux.Namespaces = nil // on the host's network
+	first := startRuntimeWith(t, filepath.Join(dir, "first.sock"), []*adaptation.PodSandbox{living, ended, noPid}, []*adaptation.Container{{Id: "c", PodSandboxId: "no-pid"}})
+	cut := wire(t, filepath.Join(dir, "wire.sock"), filepath.Join(dir, "first.sock"))
+	set := &attach.Living{}
+	ready := startPlugin(t, filepath.Join(dir, "wire.sock"), &recorder{calls: make(chan string, 64)}, set)
+	awaitHooks(t, ready, first)
+	expect := func(moment, want string) {
+		t.Helper()
+		if diff := cmp.Diff(want, set.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", moment, diff)
+		}
+	}
+	expect("listed", "pod-of-living pod-of-no-pid")
+	if err := first.RunPodSandbox(context.Background(), &adaptation.RunPodSandboxRequest{Pod: pod()}); err != nil {
+		t.Fatal(err)
+	}
+	expect("begun", "pod-1 pod-of-living pod-of-no-pid")
+	if err := first.StopPodSandbox(context.Background(), &adaptation.StopPodSandboxRequest{Pod: living}); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.RemovePodSandbox(context.Background(), &adaptation.RemovePodSandboxRequest{Pod: noPid}); err != nil {
+		t.Fatal(err)
+	}
+	expect("ended", "pod-1")
+	cut()
+	await(t, ready, false)
+	expect("disconnected", "unknown")
+	second := startRuntimeWith(t, filepath.Join(dir, "second.sock"), []*adaptation.PodSandbox{living}, nil)
+	wire(t, filepath.Join(dir, "wire.sock"), filepath.Join(dir, "second.sock"))
+	awaitHooks(t, ready, second)
+	expect("connected again", "pod-of-living")
 }

@@ -8,6 +8,7 @@ package nri
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,13 +23,32 @@ import (
 const patience = 30 * time.Second
 
 // Synchronize comes with each connection and names the sandboxes that run.
-func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
+func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
+	p.cfg.Living.Are(alive(pods, containers))
 	klog.FromContext(p.ctx).Info("Connected to the container runtime's NRI", "socket", p.cfg.Socket, "sandboxes", len(pods))
 	living := p.missed.list(pods)
 	p.background.Go(func() { p.catchUp(living) })
 	// The runtime calls hooks of a plugin once it is synchronized, not before.
 	p.cfg.Ready(true)
 	return nil, nil
+}
+
+// alive are the sandboxes that have a process: the runtime lists those that have
+// ended and are not removed yet, too. Containers that have ended it does not
+// list. One that tells no sandbox's process is taken at its word.
+func alive(pods []*api.PodSandbox, containers []*api.Container) []attach.Sandbox {
+	running := map[string]bool{}
+	for _, container := range containers {
+		running[container.GetPodSandboxId()] = true
+	}
+	tells := slices.ContainsFunc(pods, func(pod *api.PodSandbox) bool { return pod.GetPid() > 0 })
+	var living []attach.Sandbox
+	for _, pod := range pods {
+		if !tells || pod.GetPid() > 0 || running[pod.GetId()] {
+			living = append(living, sandboxOf(pod))
+		}
+	}
+	return living
 }
 
 // catchUp dissolves what ended unseen, then attaches what lives.
