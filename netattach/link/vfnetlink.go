@@ -86,11 +86,11 @@ func decodeNetdev(message []byte) (*netdev, error) {
 	return found, each(message[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) error {
 		switch kind {
 		case unix.IFLA_IFNAME:
-			found.name = nl.BytesToString(value)
+			found.name = unix.ByteSliceToString(value)
 		case unix.IFLA_ADDRESS:
 			found.mac = net.HardwareAddr(value)
 		case unix.IFLA_PARENT_DEV_NAME:
-			found.parent = nl.BytesToString(value)
+			found.parent = unix.ByteSliceToString(value)
 		case unix.IFLA_VFINFO_LIST:
 			return each(value, func(_ uint16, one []byte) error { return found.addVF(one) })
 		}
