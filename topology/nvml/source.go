@@ -26,6 +26,9 @@ type Source struct {
 	session *Session
 	reason  error // why there is no session
 	hints   map[*hint]struct{}
+	traffic traffic
+	// interrupt is closed when a pause begins, for those who watch; nil while nobody does.
+	interrupt chan struct{}
 }
 
 // NewSource makes a source; the first read opens the driver.
@@ -41,6 +44,11 @@ var errNotOpened = fmt.Errorf("NVML was not opened yet: %w", topology.ErrDriverM
 // ReadGPUs reads all GPUs, opening the driver if necessary. What is wrong with
 // the driver is in its state.
 func (s *Source) ReadGPUs(ctx context.Context) (topology.Driver, []topology.GPU, []topology.Problem) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return driverWithout(err), nil, nil
+	}
+	defer leave()
 	var last error
 	for range 2 { // the second time round with a new session, after the first found the driver reloaded
 		session, err := s.ensure(ctx)
@@ -119,7 +127,13 @@ func (s *Source) Session() *Session {
 }
 
 // Sample measures a GPU, see Session.Sample. Without a driver the error says why.
+// During a pause it is ErrPaused.
 func (s *Source) Sample(ctx context.Context, pci string) (Sample, error) {
+	leave, _ := s.tryEnter()
+	if leave == nil {
+		return Sample{}, ErrPaused
+	}
+	defer leave()
 	session, err := s.current()
 	if session == nil {
 		return Sample{}, err
@@ -128,7 +142,13 @@ func (s *Source) Sample(ctx context.Context, pci string) (Sample, error) {
 }
 
 // Probe examines a GPU, see Session.Probe. Without a driver the error says why.
+// During a pause it is ErrPaused.
 func (s *Source) Probe(ctx context.Context, pci string) (Probe, error) {
+	leave, _ := s.tryEnter()
+	if leave == nil {
+		return Probe{Silent: true, RecoveryAction: RecoveryUnknown, Err: ErrPaused}, ErrPaused
+	}
+	defer leave()
 	session, err := s.current()
 	if session == nil {
 		return Probe{Silent: true, RecoveryAction: RecoveryUnknown, Err: err}, err
@@ -137,8 +157,13 @@ func (s *Source) Probe(ctx context.Context, pci string) (Probe, error) {
 }
 
 // WatchEvents delivers the events of the current session, see Session.WatchEvents.
-// It returns when the session ends, or at once without a driver: call it again.
+// It returns when the session ends or is paused, or at once without a driver: call it again.
 func (s *Source) WatchEvents(ctx context.Context, deliver func(Event)) error {
+	ctx, leave, err := s.watching(ctx)
+	if err != nil {
+		return nil // ctx is done
+	}
+	defer leave()
 	session, err := s.current()
 	if session == nil {
 		return err
@@ -153,6 +178,11 @@ func (s *Source) WatchEvents(ctx context.Context, deliver func(Event)) error {
 // Partition looks for a MIG device, see Session.Partition, opening the driver if
 // necessary: the kubelet may ask for a claim to be undone before the first poll.
 func (s *Source) Partition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (*topology.MIGInstance, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	session, err := s.ensure(ctx)
 	if err != nil {
 		return nil, err
@@ -167,6 +197,11 @@ func (s *Source) Partition(ctx context.Context, pci string, profileID int, place
 // CreatePartition makes a MIG device, see Session.CreatePartition, and has the
 // machine observed anew. Without a driver the error says why.
 func (s *Source) CreatePartition(ctx context.Context, pci string, profileID int, place topology.MIGPlacement) (topology.MIGInstance, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return topology.MIGInstance{}, fmt.Errorf("%w: %w", topology.ErrNothingMade, err)
+	}
+	defer leave()
 	session, err := s.current()
 	if session == nil {
 		return topology.MIGInstance{}, fmt.Errorf("%w: %w", topology.ErrNothingMade, err)
@@ -178,6 +213,11 @@ func (s *Source) CreatePartition(ctx context.Context, pci string, profileID int,
 // DestroyPartition removes a MIG device, see Session.DestroyPartition, and has the
 // machine observed anew. Without a driver the error says why.
 func (s *Source) DestroyPartition(ctx context.Context, pci string, gpuInstance int) error {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	session, err := s.current()
 	if session == nil {
 		return err

@@ -49,18 +49,28 @@ func (s *Source) Watch(ctx context.Context, changed func()) error {
 			installed = now
 			changed()
 		}
-		session, _ := s.current()
-		if session == nil {
-			continue
-		}
-		switch err := session.watchEvents(ctx, migEvents, func(Event) { changed() }); {
-		case errors.Is(err, ErrDriverGone):
-			s.drop(ctx, session, err)
-		case err != nil:
-			// A library without events, or a driver that hangs, which the snapshot
-			// tells of: the poll finds what changes.
-			klog.FromContext(ctx).V(4).Info("Changes of MIG cannot be watched now", "reason", err.Error())
-		}
+		s.watchMIG(ctx, changed)
 	}
 	return nil
+}
+
+// watchMIG returns when the session ends or is paused, at once if there is none.
+func (s *Source) watchMIG(ctx context.Context, changed func()) {
+	ctx, leave, err := s.watching(ctx)
+	if err != nil {
+		return // ctx is done
+	}
+	defer leave()
+	session, _ := s.current()
+	if session == nil {
+		return
+	}
+	switch err := session.watchEvents(ctx, migEvents, func(Event) { changed() }); {
+	case errors.Is(err, ErrDriverGone):
+		s.drop(ctx, session, err)
+	case err != nil:
+		// A library without events, or a driver that hangs, which the snapshot
+		// tells of: the poll finds what changes.
+		klog.FromContext(ctx).V(4).Info("Changes of MIG cannot be watched now", "reason", err.Error())
+	}
 }
