@@ -113,6 +113,8 @@ func observeEach(r *Recorder) {
 	r.ObserveHook("gate", "ok", time.Millisecond)
 	r.ObservePublish("ok", time.Millisecond)
 	r.ObserveReconcile("claims", "ok", time.Millisecond)
+	r.CountDrift("claim-gone")
+	r.SetDrift("undo-failed", 1)
 	r.ObserveXID("gpu-0000-17-00-0", 79)
 }
 

@@ -21,6 +21,8 @@ type Recorder struct {
 	hook      *prometheus.HistogramVec
 	publish   *prometheus.HistogramVec
 	reconcile *prometheus.HistogramVec
+	drift     *prometheus.GaugeVec
+	mended    *prometheus.CounterVec
 	xids      *prometheus.CounterVec
 }
 
@@ -42,11 +44,17 @@ func NewRecorder() *Recorder {
 		hook:      durations(buckets, "hostler_hook_duration_seconds", "How long a hook of the container runtime (NRI, gate) took, by hook and result.", "hook", "result"),
 		publish:   durations(buckets, "hostler_publish_duration_seconds", "How long handing the node's resource slices over for publishing took, by result.", "result"),
 		reconcile: durations(buckets, "hostler_reconcile_duration_seconds", "How long a reconciliation took, by what was reconciled and result.", "what", "result"),
+		drift: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hostler_reconcile_drift", Help: "What the last reconciliation of claims found not to be as it should and could not put right, by kind.",
+		}, []string{"what"}),
+		mended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hostler_reconcile_drift_total", Help: "What was not as the journal says and was put right, by reconciliation or a repeated prepare, by kind.",
+		}, []string{"what"}),
 		xids: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hostler_xid_errors_total", Help: "XID errors that the driver reported, by device and number.",
 		}, []string{"device", "xid"}),
 	}
-	r.registry.MustRegister(r.prepare, r.unprepare, r.step, r.hook, r.publish, r.reconcile, r.xids,
+	r.registry.MustRegister(r.prepare, r.unprepare, r.step, r.hook, r.publish, r.reconcile, r.drift, r.mended, r.xids,
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector())
 	return r
 }
@@ -83,6 +91,16 @@ func (r *Recorder) ObservePublish(result string, d time.Duration) {
 func (r *Recorder) ObserveReconcile(what, result string, d time.Duration) {
 	r.reconcile.WithLabelValues(what, result).Observe(d.Seconds())
 }
+
+// SetDrift says how much of one kind the last reconciliation could not put right.
+// That kind's counter is there from then on, too.
+func (r *Recorder) SetDrift(what string, found int) {
+	r.drift.WithLabelValues(what).Set(float64(found))
+	r.mended.WithLabelValues(what)
+}
+
+// CountDrift counts one difference that was put right.
+func (r *Recorder) CountDrift(what string) { r.mended.WithLabelValues(what).Inc() }
 
 // ObserveXID counts one XID error.
 func (r *Recorder) ObserveXID(device string, code uint64) {
