@@ -18,7 +18,7 @@ import (
 
 // metadataDirectory is where the library would keep the files, too.
 func (cfg *Config) metadataDirectory() (*metadata.Directory, error) {
-	return metadata.New(filepath.Join(cfg.pluginDirectory(), "dra-device-metadata"))
+	return metadata.New(filepath.Join(pluginDirectory(cfg.Paths), "dra-device-metadata"))
 }
 
 // describer keeps what one snapshot takes to work out for all claims.

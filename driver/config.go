@@ -43,6 +43,10 @@ type Recorder interface {
 	ObserveStep(step, phase string, duration time.Duration, err error)
 	ObserveReconcile(duration time.Duration, err error)
 	ObservePublish(duration time.Duration, err error)
+	// CountMended counts what was put right, SetDrift says how much could not be, by
+	// the words of claim.Drift.
+	CountMended(what string)
+	SetDrift(what string, found int)
 }
 
 // Events takes events about the node; record.EventRecorder is one.
@@ -56,6 +60,8 @@ type Config struct {
 	KubeClient kubernetes.Interface
 	// Paths with their defaults set.
 	Paths v1alpha1.PathsConfig
+	// Front takes the kubelet's calls. A Driver that only releases needs none.
+	Front *Front
 	// BootID of the running machine.
 	BootID string
 	// Journal of claims, opened by OpenJournal below.
@@ -141,14 +147,8 @@ func (cfg *Config) check() error {
 	if longest := publish.DevicePool(cfg.NodeName); len(longest) > 253 {
 		return fmt.Errorf("node name %q is too long: pool name %q has more than the 253 characters that the API allows", cfg.NodeName, longest)
 	}
-	// Linux keeps socket paths in 108 bytes, the last of which is zero.
-	if socket := filepath.Join(cfg.pluginDirectory(), "dra.sock"); len(socket) > 107 {
-		return fmt.Errorf("the socket path %s is longer than the 107 characters that Linux allows; set paths.kubeletPlugins to a shorter one", socket)
-	}
 	return nil
 }
-
-func (cfg *Config) pluginDirectory() string { return filepath.Join(cfg.Paths.KubeletPlugins, Name) }
 
 // DeviceHealth is health's word on a device, for the status of the pods that hold it.
 type DeviceHealth struct {

@@ -8,14 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
@@ -25,26 +22,20 @@ import (
 	"github.com/hostler-dev/hostler/driver/claim"
 )
 
-// Driver implements kubeletplugin.DRAPlugin.
+// Driver does what the kubelet asks for.
 type Driver struct {
 	cfg       Config
 	runner    *claim.Runner
 	ledger    *claim.Ledger
 	steps     *claim.Steps
 	directory cdi.Directory
-	// fail ends Run; set while Run runs.
-	fail func(error)
 	// reconcileNow asks for a reconciliation out of turn.
 	reconcileNow chan struct{}
 
 	machine   machine
 	offers    offers
 	describer describer
-	// helper is set while Run runs.
-	helper atomic.Pointer[kubeletplugin.Helper]
 }
-
-var _ kubeletplugin.DRAPlugin = (*Driver)(nil)
 
 // New returns a Driver that does nothing yet.
 func New(cfg Config) (*Driver, error) {
@@ -55,7 +46,6 @@ func New(cfg Config) (*Driver, error) {
 		cfg:          cfg,
 		ledger:       claim.NewLedger(cfg.Journal),
 		directory:    cdi.Directory{Path: cfg.Paths.CDI},
-		fail:         func(error) {},
 		reconcileNow: make(chan struct{}, 1),
 	}
 	d.machine.changed = make(chan struct{})
@@ -94,67 +84,45 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Recorder != nil { // Release does without
 		observe = cfg.Recorder.ObserveStep
 	}
+	var arrivals *claim.Arrivals
+	if cfg.Front != nil {
+		arrivals = &cfg.Front.arrivals
+	}
 	d.runner = claim.NewRunner(claim.RunnerConfig{
 		Journal: cfg.Journal, Plan: d.plan, Steps: d.steps.Of, Networks: cfg.Networks, Admit: admission.Admit, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
-		Observe: observe,
+		Observe: observe, Arrivals: arrivals, Metadata: directory, Mended: d.mended, Drifted: d.drifted,
 	})
 	return d, nil
 }
 
-// Run serves the kubelet until ctx ends or something fails for good.
+// drainLimit is how long the work of ended calls may hold up the end of Run. What
+// is not over by then is cut off, as it would be by a crash.
+const drainLimit = 30 * time.Second
+
+// Run answers the kubelet, by way of the front, until ctx ends or something fails
+// for good. After that nothing of the driver works on claims any more.
 func (d *Driver) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var once sync.Once
-	d.fail = func(err error) { once.Do(func() { cancel(err) }) }
-	if err := os.MkdirAll(d.cfg.pluginDirectory(), 0o750); err != nil {
-		return fmt.Errorf("create the plugin's directory: %w; check paths.kubeletPlugins in the agent's configuration", err)
-	}
-	client := prefetchClient{Interface: d.cfg.KubeClient, observe: d.cfg.Recorder.ObserveStep}
-	helper, err := kubeletplugin.Start(ctx, d,
-		kubeletplugin.DriverName(Name),
-		kubeletplugin.NodeName(d.cfg.NodeName),
-		kubeletplugin.KubeClient(client),
-		kubeletplugin.PluginDataDirectoryPath(d.cfg.pluginDirectory()),
-		kubeletplugin.RegistrarDirectoryPath(d.cfg.Paths.KubeletRegistry),
-		kubeletplugin.Serialize(false),
-		kubeletplugin.HealthService(true),
-		kubeletplugin.GRPCInterceptor(d.numberArrivals),
-		kubeletplugin.GRPCInterceptor(client.intercept),
-	)
-	if err != nil {
-		return fmt.Errorf("start the kubelet plugin: %w; check paths.kubeletPlugins and paths.kubeletRegistry", err)
-	}
-	d.helper.Store(helper)
-	klog.FromContext(ctx).Info("Serving the kubelet", "socket", filepath.Join(d.cfg.pluginDirectory(), "dra.sock"))
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	failure := d.cfg.Front.serve(ctx, d)
 	var loops sync.WaitGroup
-	loops.Go(func() { d.publish(ctx, helper) })
-	loops.Go(func() { d.reconcile(ctx) })
-	<-ctx.Done()
-	helper.Stop()
+	if failure == nil {
+		loops.Go(func() { d.publish(working, d.cfg.Front) })
+		loops.Go(func() { d.reconcile(working) })
+		select {
+		case <-ctx.Done():
+		case failure = <-d.cfg.Front.failed:
+		}
+	}
+	stop()
+	failure = errors.Join(failure, d.cfg.Front.Close())
 	loops.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit)
+	defer cancel()
+	return errors.Join(failure, d.runner.Drain(patience))
 }
 
-// Registered returns nil once the kubelet has taken the plugin on, and else why it has not.
-func (d *Driver) Registered() error {
-	helper := d.helper.Load()
-	if helper == nil {
-		return errors.New("the plugin's sockets are not open yet")
-	}
-	switch status := helper.RegistrationStatus(); {
-	case status == nil:
-		return fmt.Errorf("the kubelet has not found the plugin yet; check that paths.kubeletRegistry (%s) is its directory", d.cfg.Paths.KubeletRegistry)
-	case !status.PluginRegistered:
-		return fmt.Errorf("the kubelet refused the plugin: %s", status.Error)
-	}
-	return nil
-}
-
-// PrepareResourceClaims implements kubeletplugin.DRAPlugin.
+// PrepareResourceClaims is as in kubeletplugin.DRAPlugin.
 func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceapi.ResourceClaim) (map[types.UID]kubeletplugin.PrepareResult, error) {
 	arrival := arrivalOf(ctx, d.runner)
 	if err := d.machine.awaitSnapshot(ctx); err != nil {
@@ -225,7 +193,7 @@ func (d *Driver) prepareWhenFree(ctx context.Context, arrival claim.Arrival, c *
 	}
 }
 
-// UnprepareResourceClaims implements kubeletplugin.DRAPlugin.
+// UnprepareResourceClaims is as in kubeletplugin.DRAPlugin.
 func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletplugin.NamespacedObject) (map[types.UID]error, error) {
 	results := make(map[types.UID]error, len(claims))
 	var mu sync.Mutex
@@ -262,18 +230,6 @@ func (d *Driver) holdsNIC(uid types.UID) bool {
 	return entry != nil && slices.ContainsFunc(entry.Devices, func(device claim.Device) bool { return device.NIC != nil })
 }
 
-// HandleError implements kubeletplugin.DRAPlugin. The library calls those errors
-// recoverable that it has in publishing slices, dropped fields among them, and
-// tries again itself.
-func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
-	klog.FromContext(ctx).Error(err, "The kubelet plugin reports a problem", "problem", msg)
-	if !errors.Is(err, kubeletplugin.ErrRecoverable) {
-		d.fail(fmt.Errorf("%s: %w", msg, err))
-		return
-	}
-	d.cfg.PublishFailed()
-}
-
 func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {
 	snapshot := d.machine.now()
 	var addresses []netip.Addr
@@ -298,12 +254,6 @@ func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {
 
 // arrivalKey is the context key of a call's number.
 type arrivalKey struct{}
-
-// numberArrivals gives each call its number before the helper reads claims
-// from the API server.
-func (d *Driver) numberArrivals(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	return handle(context.WithValue(ctx, arrivalKey{}, d.runner.Arrive()), request)
-}
 
 func arrivalOf(ctx context.Context, runner *claim.Runner) claim.Arrival {
 	if arrival, ok := ctx.Value(arrivalKey{}).(claim.Arrival); ok {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +64,12 @@ func (r *countingRecorder) ObserveUnprepare(_ time.Duration, err error) { r.coun
 func (r *countingRecorder) ObserveStep(step, phase string, _ time.Duration, err error) {
 	r.count(step+" "+phase, err)
 }
+func (r *countingRecorder) CountMended(what string) { r.count("mended "+what, nil) }
+func (r *countingRecorder) SetDrift(what string, found int) {
+	if found > 0 {
+		r.count("drifted "+what, nil)
+	}
+}
 func (r *countingRecorder) ObserveReconcile(_ time.Duration, err error) { r.count("reconcile", err) }
 func (r *countingRecorder) ObservePublish(_ time.Duration, err error)   { r.count("publish", err) }
 
@@ -95,6 +100,7 @@ func claimOn(name, pool, device string) *resourceapi.ResourceClaim {
 // started is a driver that serves, and the kubelet's side of its socket.
 type started struct {
 	*Driver
+	front    *Front
 	client   *fake.Clientset
 	recorder *countingRecorder
 	paths    v1alpha1.PathsConfig
@@ -151,6 +157,24 @@ func newDriver(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig,
 	return d, recorder
 }
 
+// openFront is the kubelet's side of an agent in a pod of that UID.
+func openFront(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig, pod types.UID) *Front {
+	t.Helper()
+	if err := os.MkdirAll(paths.State, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	front, err := OpenFront(context.Background(), FrontConfig{NodeName: node, KubeClient: client, Paths: paths, PodUID: pod})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := front.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return front
+}
+
 func start(t testing.TB, claims ...*resourceapi.ResourceClaim) *started {
 	t.Helper()
 	return startWith(t, func(*Config) {}, claims...)
@@ -180,7 +204,8 @@ func startWith(t testing.TB, change func(*Config), claims ...*resourceapi.Resour
 			t.Fatal(err)
 		}
 	}
-	s.Driver, s.recorder = newDriver(t, s.client, s.paths, change)
+	s.front = openFront(t, s.client, s.paths, "")
+	s.Driver, s.recorder = newDriver(t, s.client, s.paths, func(cfg *Config) { cfg.Front = s.front }, change)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -191,16 +216,6 @@ func startWith(t testing.TB, change func(*Config), claims ...*resourceapi.Resour
 		}
 	})
 	socket := filepath.Join(s.paths.KubeletPlugins, Name, "dra.sock")
-	eventually(t, "the sockets are there", func() bool {
-		if s.helper.Load() == nil {
-			return false
-		}
-		c, err := net.Dial("unix", socket)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	})
 	var err error
 	if s.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 )
 
-// WatchHealthStatus implements kubeletplugin.DRAPlugin. Reports cover all
+// WatchHealthStatus is as in kubeletplugin.DRAPlugin. Reports cover all
 // devices and are sent at once when a verdict changes, and again and again in
 // between, because the kubelet takes silence for "unknown".
 func (d *Driver) WatchHealthStatus(ctx context.Context, reports chan<- kubeletplugin.DeviceHealthReport) error {

@@ -36,7 +36,7 @@ func ShareState(ctx context.Context, paths v1alpha1.PathsConfig) (*StateLock, er
 	}
 	const interval = 200 * time.Millisecond
 	for told := false; ; told = true {
-		lock, err := lockState(paths, unix.LOCK_SH)
+		lock, err := lockState(paths, "lock", unix.LOCK_SH)
 		if !errors.Is(err, ErrStateInUse) {
 			return lock, err
 		}
@@ -54,14 +54,14 @@ func ShareState(ctx context.Context, paths v1alpha1.PathsConfig) (*StateLock, er
 // SeizeState takes the state directory for the caller alone. It fails with
 // ErrStateInUse while anyone else has a hold on it, and if there is no such directory.
 func SeizeState(paths v1alpha1.PathsConfig) (*StateLock, error) {
-	return lockState(paths, unix.LOCK_EX)
+	return lockState(paths, "lock", unix.LOCK_EX)
 }
 
-func lockState(paths v1alpha1.PathsConfig, how int) (*StateLock, error) {
-	path := filepath.Join(paths.State, "lock")
+func lockState(paths v1alpha1.PathsConfig, name string, how int) (*StateLock, error) {
+	path := filepath.Join(paths.State, name)
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock of the state directory: %w; check paths.state", err)
+		return nil, fmt.Errorf("open a lock of the state directory: %w; check paths.state", err)
 	}
 	err = unix.Flock(int(file.Fd()), how|unix.LOCK_NB)
 	if err == nil {

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"k8s.io/klog/v2"
 
@@ -19,12 +18,12 @@ import (
 	"github.com/hostler-dev/hostler/driver/publish"
 )
 
-// publisher is the part of kubeletplugin.Helper that publishing needs.
+// publisher is the part of Front that publishing needs.
 type publisher interface {
 	PublishResources(ctx context.Context, resources resourceslice.DriverResources) error
 }
 
-var _ publisher = (*kubeletplugin.Helper)(nil)
+var _ publisher = (*Front)(nil)
 
 // publish hands over new slices whenever they differ from the last ones. It
 // begins with the first snapshot: to publish that there is nothing, before

@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -91,10 +90,15 @@ func TestErrorsOfTheLibrary(t *testing.T) {
 		{"a write that failed", helperError{errors.New("the server could not find the requested resource")}, 1, 0},
 		{"a socket that failed", errors.New("use of closed network connection"), 0, 1},
 	} {
-		failed, fatal := 0, 0
-		d, _ := newDriver(t, fake.NewClientset(), pathsIn(t), func(c *Config) { c.PublishFailed = func() { failed++ } })
-		d.fail = func(error) { fatal++ }
-		d.HandleError(context.Background(), test.err, "problem")
+		failed, paths := 0, pathsIn(t)
+		front := openFront(t, fake.NewClientset(), paths, "")
+		front.HandleError(t.Context(), helperError{errors.New("an error while there is no driver")}, "problem")
+		d, _ := newDriver(t, fake.NewClientset(), paths, func(c *Config) { c.PublishFailed = func() { failed++ } })
+		if err := front.serve(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		front.HandleError(t.Context(), test.err, "problem")
+		fatal := len(front.failed)
 		if failed != test.failed || fatal != test.fatal {
 			t.Errorf("%s: told as a failed publish %d times and as the end %d times, want %d and %d", test.name, failed, fatal, test.failed, test.fatal)
 		}

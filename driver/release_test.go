@@ -38,6 +38,8 @@ type attached struct {
 
 func (a *attached) InUse(uid types.UID) (bool, error) { return a.alive[uid], nil }
 
+func (a *attached) InPods(types.UID) ([]netattach.DeviceState, error) { return nil, nil }
+
 func (a *attached) Release(_ context.Context, uid types.UID) error {
 	if err := a.interrupt("before the netdevs come home"); err != nil {
 		return err

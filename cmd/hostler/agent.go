@@ -3,11 +3,11 @@ package main
 // The agent: each room is made once, here, and handed what it needs of the
 // others. The order matters in two places. What was restored from disk (journal,
 // verdicts) is in force before the first slice is published, and the two doors
-// to pods' namespaces open only when the journal can answer for them.
+// to pods' namespaces open only when the journal can answer for them. All of it is
+// one turn of an agent, see service.go.
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
@@ -75,17 +74,11 @@ func runAgent(ctx context.Context, cfg *v1alpha1.AgentConfig) error {
 		return err
 	}
 	defer lock.Close()
-	a, err := newAgent(ctx, cfg, restConfig)
+	client, err := kubernetes.NewForConfig(restConfig)
 	if err != nil {
-		return err
+		return fmt.Errorf("making a client for the API server: %w", err)
 	}
-	defer a.gpus.Close()
-	err = a.run(ctx)
-	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
-		logger.Info("Stopped; what pods hold stays as it is")
-		return nil
-	}
-	return err
+	return (&service{cfg: cfg, rest: restConfig, client: client, pod: types.UID(os.Getenv("POD_UID"))}).run(ctx)
 }
 
 // agent holds the rooms.
@@ -94,27 +87,28 @@ type agent struct {
 	gpus     *nvml.Source
 	observer *topology.Observer
 	node     *nodeWatch
+	front    *driver.Front
 	driver   *driver.Driver
-	features *apiserver.Prober
-	attacher *attach.Attacher
-	gate     *gate.Server
-	recorder *metrics.Recorder
-	hardware *hardware
-	doors    doors
-	living   attach.Living
-	engine   *health.Engine
-	events   *source.NVML
-	reactor  *react.Node
-	exporter *metrics.Exporter
-	server   *metrics.Server
+	// undrained is why some of the driver's work goes on after its end.
+	undrained error
+	features  *apiserver.Prober
+	attacher  *attach.Attacher
+	gate      *gate.Server
+	recorder  *metrics.Recorder
+	hardware  *hardware
+	doors     doors
+	living    attach.Living
+	engine    *health.Engine
+	events    *source.NVML
+	reactor   *react.Node
+	exporter  *metrics.Exporter
+	server    *metrics.Server
 }
 
-func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.Config) (*agent, error) {
-	client, err := kubernetes.NewForConfig(restConfig)
-	if err != nil {
-		return nil, fmt.Errorf("making a client for the API server: %w", err)
-	}
-	definitions, err := newDefinitions(restConfig)
+// newAgent makes the rooms for one turn.
+func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, error) {
+	cfg, client := s.cfg, s.client
+	definitions, err := newDefinitions(s.rest)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +124,7 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 		return nil, err
 	}
 	recorder := metrics.NewRecorder()
-	a := &agent{cfg: cfg, recorder: recorder, node: newNodeWatch(client, restConfig.Host, cfg.NodeName)}
+	a := &agent{cfg: cfg, front: front, recorder: recorder, node: newNodeWatch(client, s.rest.Host, cfg.NodeName)}
 
 	a.gpus = nvml.NewSource(nvml.Config{LibraryPath: cfg.Paths.NVMLLibrary, DriverRoot: cfg.Paths.DriverRoot, CallTimeout: cfg.Discovery.CallTimeout.Duration})
 	a.hardware = &hardware{
@@ -165,7 +159,7 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 		return nil, err
 	}
 	if a.driver, err = driver.New(driver.Config{
-		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, BootID: boot, Journal: journal,
+		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, Front: front, BootID: boot, Journal: journal,
 		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
 		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
 		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, VFs: vfs, Uplinks: a.hardware.Uplinks, Events: events,
@@ -179,7 +173,7 @@ func newAgent(ctx context.Context, cfg *v1alpha1.AgentConfig, restConfig *rest.C
 	if err := a.newHealth(ctx, client, events); err != nil {
 		return nil, err
 	}
-	a.server, err = metrics.Listen(metrics.ServerConfig{Address: cfg.Metrics.Address, Page: a.exporter, Live: a.live(), Ready: a.ready()})
+	a.server, err = metrics.Listen(metrics.ServerConfig{Address: cfg.Metrics.Address, Page: a.exporter, Live: a.live(), Ready: a.ready(&s.succeeded)})
 	return a, err
 }
 
@@ -247,10 +241,15 @@ func (a *agent) observe(ctx context.Context) error {
 	return both.Wait()
 }
 
+func (a *agent) serveKubelet(ctx context.Context) error {
+	a.undrained = a.driver.Run(ctx)
+	return a.undrained
+}
+
 func (a *agent) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		a.server.Run, a.gate.Run, a.observe, a.engine.Run, a.reactor.Run, a.exporter.Run, a.driver.Run, a.follow, a.homecoming,
+		a.server.Run, a.gate.Run, a.observe, a.engine.Run, a.reactor.Run, a.exporter.Run, a.serveKubelet, a.follow, a.homecoming,
 		func(ctx context.Context) error {
 			return nri.Run(ctx, nri.Config{Socket: a.cfg.Paths.NRI, Attacher: &a.doors, Living: &a.living, Ready: a.doors.connected.Store})
 		},

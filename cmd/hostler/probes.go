@@ -7,6 +7,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hostler-dev/hostler/metrics"
@@ -22,8 +23,16 @@ func (a *agent) live() []metrics.Check {
 	}}}
 }
 
-func (a *agent) ready() []metrics.Check {
+// ready fails while a successor waits: it has the same port, so that the kubelet's
+// probes of its pod are answered here, and it is not to be taken for ready yet.
+func (a *agent) ready(succeeded *atomic.Bool) []metrics.Check {
 	return []metrics.Check{
+		{Name: "successor", Run: func() error {
+			if succeeded.Load() {
+				return errors.New("a successor waits for this agent to finish what it has begun")
+			}
+			return nil
+		}},
 		{Name: "api-server", Run: a.node.failure},
 		{Name: "discovery", Run: func() error {
 			if a.observer.Snapshot() == nil {
@@ -31,7 +40,7 @@ func (a *agent) ready() []metrics.Check {
 			}
 			return nil
 		}},
-		{Name: "kubelet-plugin", Run: a.driver.Registered},
+		{Name: "kubelet-plugin", Run: a.front.Registered},
 		{Name: "nri", Run: func() error {
 			if !a.doors.connected.Load() {
 				return fmt.Errorf("the container runtime's NRI socket %s does not answer; pods with network claims wait at the gate", a.cfg.Paths.NRI)

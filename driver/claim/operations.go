@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -17,39 +16,23 @@ import (
 // ErrStraggler says that a prepare came too late.
 var ErrStraggler = errors.New("the claim was unprepared after this call had been made")
 
-// Arrival numbers a call. It is taken when the call comes in, before the claim
-// is read from the API server, which may take a while.
-type Arrival uint64
-
-// Arrive numbers a call that has just come in.
-func (r *Runner) Arrive() Arrival {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.arrivals++
-	return Arrival(r.arrivals)
-}
-
-// tombstone marks a claim that was unprepared.
-type tombstone struct {
-	arrival uint64
-	at      time.Time
-}
-
-// stragglerLimit is how long tombstones are kept: a prepare call does not live
-// longer than the kubelet's own limit of 45 seconds by that much.
-const stragglerLimit = 10 * time.Minute
-
 // operate runs work for a claim once the operations before it are over. It
 // returns when the work is done or ctx is: in that case the work goes on.
 func (r *Runner) operate(ctx context.Context, claim types.UID, work func(context.Context) error) error {
 	done := make(chan struct{})
 	r.mu.Lock()
+	if r.drained {
+		r.mu.Unlock()
+		return fmt.Errorf("claim %s: %w", claim, ErrDrained)
+	}
+	r.working.Add(1)
 	previous := r.operations[claim]
 	r.operations[claim] = done
 	r.mu.Unlock()
 
 	result := make(chan error, 1)
 	go func() {
+		defer r.working.Done()
 		if previous != nil {
 			<-previous
 		}
@@ -75,23 +58,4 @@ func (r *Runner) bounded(ctx context.Context, part func(context.Context) error) 
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.StepTimeout)
 	defer cancel()
 	return part(ctx)
-}
-
-func (r *Runner) bury(claim types.UID, arrival Arrival) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	for uid, stone := range r.unprepared {
-		if now.Sub(stone.at) > stragglerLimit {
-			delete(r.unprepared, uid)
-		}
-	}
-	r.unprepared[claim] = tombstone{arrival: uint64(arrival), at: now}
-}
-
-func (r *Runner) straggles(claim types.UID, arrival Arrival) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	stone, buried := r.unprepared[claim]
-	return buried && uint64(arrival) < stone.arrival
 }

@@ -22,6 +22,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/driver/gpu"
+	"github.com/hostler-dev/hostler/driver/metadata"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
 )
@@ -56,6 +57,14 @@ type RunnerConfig struct {
 	// Observe, if set, is told how long each part of a claim's work took: a step's
 	// Kind or what the runner does itself, in a phase of PhaseDo and so on. A nil error is a success.
 	Observe func(step, phase string, duration time.Duration, err error)
+	// Mended, if set, is told what was put right, and Drifted after each reconciliation
+	// how much of each kind could not be.
+	Mended  func(Mending)
+	Drifted func(map[Drift]int)
+	// Metadata is where files for claims' containers are kept.
+	Metadata *metadata.Directory
+	// Arrivals number calls. Default: the Runner's own.
+	Arrivals *Arrivals
 }
 
 // Runner prepares and unprepares claims.
@@ -66,11 +75,9 @@ type Runner struct {
 	// operations are those that are under way or waiting, by claim; the last
 	// one of a claim is what the next has to wait for.
 	operations map[types.UID]chan struct{}
-	// arrivals counts calls in the order of their arrival; unprepared holds
-	// the last unprepare's number for each claim. A prepare that arrived before
-	// the unprepare that it comes after is a straggler.
-	arrivals   uint64
-	unprepared map[types.UID]tombstone
+	// working counts operations; none joins them once drained is set.
+	working sync.WaitGroup
+	drained bool
 }
 
 // NewRunner returns a Runner.
@@ -84,7 +91,16 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, string, time.Duration, error) {}
 	}
-	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}, unprepared: map[types.UID]tombstone{}}
+	if cfg.Mended == nil {
+		cfg.Mended = func(Mending) {}
+	}
+	if cfg.Drifted == nil {
+		cfg.Drifted = func(map[Drift]int) {}
+	}
+	if cfg.Arrivals == nil {
+		cfg.Arrivals = &Arrivals{}
+	}
+	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}}
 }
 
 // Prepare makes the claim ready for containers and returns its entry.
@@ -113,13 +129,16 @@ func (r *Runner) Unprepare(ctx context.Context, claim types.UID) error {
 	return r.operate(ctx, claim, func(ctx context.Context) error {
 		entry := r.cfg.Journal.Entry(claim)
 		if entry == nil {
-			return nil
+			return r.forget(ctx, claim)
 		}
 		return r.undo(ctx, entry)
 	})
 }
 
 func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (*Entry, error) {
+	if err := r.cfg.Journal.Later(claim.UID, r.cfg.BootID); err != nil {
+		return nil, err
+	}
 	before := r.cfg.Journal.Entry(claim.UID)
 	if before != nil && !before.over() && before.BootID == r.cfg.BootID && before.answers(claim) {
 		return r.again(ctx, before, claim)
@@ -144,7 +163,7 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	}
 	first := *entry
 	first.First = true
-	if begun, err := r.do(ctx, &first); err != nil {
+	if begun, err := r.do(ctx, &first, true); err != nil {
 		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun), err))
 	}
 	return entry, nil
@@ -204,15 +223,17 @@ func (e *Entry) owning(begun int) *Entry {
 // again is the repeated prepare: nothing is planned anew, but everything is
 // verified, and done again where it is not there any more.
 func (r *Runner) again(ctx context.Context, entry *Entry, claim *resourceapi.ResourceClaim) (*Entry, error) {
-	if pods := podsOf(claim); !slices.Equal(pods, entry.Pods) {
+	pods, called := podsOf(claim), claim.Annotations[resourceapi.PodResourceClaimAnnotation]
+	renewed := !slices.Equal(pods, entry.Pods) || called != entry.PodClaimName
+	if renewed {
 		updated := *entry
-		updated.Pods = pods
+		updated.Pods, updated.PodClaimName = pods, called
 		if err := r.cfg.Journal.Put(&updated); err != nil {
 			return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 		}
 		entry = &updated
 	}
-	_, err := r.do(ctx, entry)
+	_, err := r.do(ctx, entry, renewed)
 	return entry, err
 }
 
@@ -235,19 +256,24 @@ func (r *Runner) resolve(ctx context.Context, entry *Entry) error {
 }
 
 // do returns also how many steps were begun, less the one that failed if it made nothing.
-func (r *Runner) do(ctx context.Context, entry *Entry) (int, error) {
+// Of an entry that is not new, nothing should be left to do, see redo.
+func (r *Runner) do(ctx context.Context, entry *Entry, isNew bool) (int, error) {
 	steps := r.cfg.Steps(entry)
 	for i, step := range steps {
 		klog.FromContext(ctx).V(4).Info("Doing a step", "step", step.Name())
-		if err := r.take(ctx, step, PhaseDo, step.Do); err != nil {
+		do := step.Do
+		if !isNew {
+			do = func(ctx context.Context) error { return r.redo(ctx, entry, step) }
+		}
+		if err := r.take(ctx, step, PhaseDo, do); err != nil {
 			begun := i + 1
 			if errors.Is(err, topology.ErrNothingMade) {
 				begun = i
 			}
-			return begun, fmt.Errorf("claim %s/%s: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+			return begun, fmt.Errorf("claim %s/%s: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), failed(step, err))
 		}
 		if err := r.take(ctx, step, PhaseVerify, step.Verify); err != nil {
-			return i + 1, fmt.Errorf("claim %s/%s: after: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), err)
+			return i + 1, fmt.Errorf("claim %s/%s: after: %s: %w", entry.ClaimNamespace, entry.ClaimName, step.Name(), failed(step, err))
 		}
 	}
 	return len(steps), nil

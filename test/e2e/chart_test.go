@@ -11,10 +11,10 @@ import (
 func TestChartTellsTheKubeletWhereToProbe(t *testing.T) {
 	chart := filepath.Join(repository(), "deploy", "chart")
 	for address, want := range map[string]struct{ probe, refusal string }{
-		":9484":           {probe: "path: /readyz\n              port: metrics\n            periodSeconds"},
-		"[::]:9484":       {probe: "path: /readyz\n              port: metrics\n            periodSeconds"},
-		"127.0.0.1:9484":  {probe: "path: /readyz\n              port: metrics\n              host: \"127.0.0.1\"\n"},
-		"[::1]:9000":      {probe: "path: /readyz\n              port: metrics\n              host: \"::1\"\n"},
+		":9484":           {probe: "path: /readyz\n              port: 9484\n            periodSeconds"},
+		"[::]:9484":       {probe: "path: /readyz\n              port: 9484\n            periodSeconds"},
+		"127.0.0.1:9484":  {probe: "path: /readyz\n              port: 9484\n              host: \"127.0.0.1\"\n"},
+		"[::1]:9000":      {probe: "path: /readyz\n              port: 9000\n              host: \"::1\"\n"},
 		"127.0.0.1:0":     {refusal: "/config/metrics/address"},
 		"127.0.0.1":       {refusal: "/config/metrics/address"},
 		"127.0.0.1:65536": {refusal: "/config/metrics/address"},
@@ -29,6 +29,10 @@ func TestChartTellsTheKubeletWhereToProbe(t *testing.T) {
 			}
 			if err != nil || !strings.Contains(out, want.probe) {
 				t.Errorf("%v: the DaemonSet has no probe\n%s", err, want.probe)
+			}
+			// On the host's network these would keep a new agent from starting beside the old one.
+			if strings.Contains(out, "containerPort") {
+				t.Error("the DaemonSet's pods ask for ports of the host")
 			}
 		})
 	}

@@ -15,7 +15,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- /* The kubelet probes the node's address unless the agent listens at another only. */ -}}
 {{- define "hostler.probe" -}}
 {{- $host := regexReplaceAll ":[0-9]+$" (dig "metrics" "address" ":9484" .Values.config) "" | trimPrefix "[" | trimSuffix "]" -}}
-port: metrics
+port: {{ include "hostler.metricsPort" . }}
 {{- if not (has $host (list "" "0.0.0.0" "::")) }}
 host: {{ $host | quote }}
 {{- end }}
