@@ -63,6 +63,9 @@ type Device struct {
 	Capabilities []string
 	// RDMA is the NIC's RDMA device if the claim wants its device nodes.
 	RDMA *topology.RDMADevice
+	// UserSpace are the device nodes, relative to /dev, of what of the device is
+	// given to user space.
+	UserSpace []string
 	// Mounts are files that containers with the device can read.
 	Mounts []Mount
 }
@@ -163,6 +166,9 @@ func (b *Builder) deviceEdits(ctx context.Context, claim *Claim, device *Device)
 		}
 		edits.DeviceNodes = append(edits.DeviceNodes, rdma.DeviceNodes...)
 	}
+	for _, node := range device.UserSpace {
+		edits.DeviceNodes = append(edits.DeviceNodes, b.node(node))
+	}
 	for _, mount := range device.Mounts {
 		edits.Mounts = append(edits.Mounts, &specs.Mount{HostPath: mount.Host, ContainerPath: mount.Container, Options: []string{"ro", "bind"}})
 	}
@@ -207,16 +213,21 @@ func (b *Builder) rdmaEdits(rdma *topology.RDMADevice) (*specs.ContainerEdits, e
 			continue
 		}
 		verbs = verbs || strings.HasPrefix(filepath.Base(relative), "uverbs")
-		node := &specs.DeviceNode{Path: filepath.Join("/dev", relative), Permissions: "rw"}
-		if host := filepath.Join(b.HostDev, relative); host != node.Path {
-			node.HostPath = host
-		}
-		edits.DeviceNodes = append(edits.DeviceNodes, node)
+		edits.DeviceNodes = append(edits.DeviceNodes, b.node(relative))
 	}
 	if !verbs {
 		return nil, fmt.Errorf("RDMA device %s has no uverbs node under %s: is the kernel module ib_uverbs loaded? A NICConfig with \"rdma: None\" does without", rdma.Name, b.Dev)
 	}
 	return edits, nil
+}
+
+// node is a device node by its path relative to /dev.
+func (b *Builder) node(relative string) *specs.DeviceNode {
+	node := &specs.DeviceNode{Path: filepath.Join("/dev", relative), Permissions: "rw"}
+	if host := filepath.Join(b.HostDev, relative); host != node.Path {
+		node.HostPath = host
+	}
+	return node
 }
 
 // capabilitiesOf is the union of what the claim's GPUs ask for, in first-seen order.

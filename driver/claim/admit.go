@@ -1,7 +1,8 @@
 // Admission looks once more, right before a claim's entry joins the journal, at
 // what a snapshot may be too old for and a mistake would do harm in: a NIC that the
-// node has begun to live on since, who made a partition that is there, and how a
-// VF was before it is set up. All are read afresh.
+// node has begun to live on since, who made a partition that is there, how a VF was
+// before it is set up, and what is bound to a function that goes to user space. All
+// are read afresh.
 
 package claim
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/gpu"
+	"github.com/hostler-dev/hostler/driver/vfio"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -25,7 +27,9 @@ type Admission struct {
 	// Partitions says whether partitions are made for claims.
 	Partitions v1alpha1.PartitionOffer
 	// VFs reads what PFs keep of their VFs; nil admits nothing that is set on one.
-	VFs     VFs
+	VFs VFs
+	// VFIO reads IOMMU groups; nil admits nothing to user space.
+	VFIO    *vfio.Bus
 	Journal *Journal
 	BootID  string
 }
@@ -44,6 +48,11 @@ func (a *Admission) Admit(ctx context.Context, entry *Entry) error {
 		if device := &entry.Devices[i]; device.VF != nil {
 			if err := a.admitVF(entry, device); err != nil {
 				return fmt.Errorf("VF %s: %w", nameOf(device, device.NIC.Name), err)
+			}
+		}
+		if device := &entry.Devices[i]; device.VFIO != nil {
+			if err := a.admitToUserSpace(ctx, entry, device); err != nil {
+				return err
 			}
 		}
 	}

@@ -76,7 +76,8 @@ type Device struct {
 	// VF is what is set on the NIC, a VF, by way of its PF; nil if nothing is.
 	VF *VFChange `json:"vf,omitempty"`
 	// VFIO is set if the device's PCI functions are given to user space. Then
-	// neither its driver's device nodes nor its netdev are.
+	// neither its driver's device nodes nor its netdev are. Of a pair it is either half
+	// or, with another binding behind it, both. It has no group before admission.
 	VFIO *vfio.Binding `json:"vfio,omitempty"`
 }
 
@@ -117,7 +118,7 @@ func (d *Device) exclusive() bool { return !d.AdminAccess && (d.GPU != nil || d.
 // they are called: the same GPU or parts of it that share a memory slice, the
 // same NIC, or a PF and one of its VFs.
 func (d *Device) overlaps(o *Device) bool {
-	return d.sharesGPU(o) || d.sharesNIC(o)
+	return d.sharesGPU(o) || d.sharesNIC(o) || d.sharesGroup(o)
 }
 
 func (d *Device) sharesGPU(o *Device) bool {
@@ -154,7 +155,7 @@ func (e *Entry) Intent() netattach.Intent {
 
 // usesRDMA reports whether the claim's containers can bypass the kernel's network stack.
 func (e *Entry) usesRDMA() bool {
-	return slices.ContainsFunc(e.Devices, func(d Device) bool { return d.RDMA })
+	return slices.ContainsFunc(e.Devices, func(d Device) bool { return d.RDMA || d.nicInUserSpace() })
 }
 
 // sharesPodWith reports whether some pod uses both claims.

@@ -25,6 +25,9 @@ type PlanInput struct {
 	Snapshot *topology.Snapshot
 	// Held are the NICs that claims hold, as they were when they were prepared.
 	Held map[string]topology.NIC
+	// ComingHome are the GPUs in the snapshot that their driver does not list, because
+	// claims have them in user space or had until a moment ago.
+	ComingHome map[string]bool
 	// Resolvers are the addresses of the cluster's DNS service: empty if there is
 	// none, nil if that is not known yet.
 	Resolvers []netip.Addr
@@ -206,7 +209,7 @@ func checkOverlaps(entry *Entry) error {
 			same := first.Name == second.Name
 			switch {
 			case !first.overlaps(second):
-			case same && (first.NIC != nil || first.Partition != nil):
+			case same && (first.NIC != nil || first.Partition != nil || first.VFIO != nil || second.VFIO != nil):
 				return fmt.Errorf("device %s is allocated to its requests %q and %q at once", first.Name, first.Request, second.Request)
 			case !same && first.exclusive() && second.exclusive():
 				return fmt.Errorf("device %s of request %q shares hardware with device %s of request %q; only one of them can be given to a pod", second.Name, second.Request, first.Name, first.Request)

@@ -18,6 +18,9 @@ func planGPU(in PlanInput, device *Device, found parts, configs []given) error {
 	if err != nil {
 		return err
 	}
+	if in.ComingHome[found.gpu.Name] {
+		return fmt.Errorf("GPU %s: %w; the kubelet tries again", nameOf(device, found.gpu.Name), ErrComingHome)
+	}
 	if err := driverError(in.Snapshot.Driver, "GPU "+nameOf(device, found.gpu.Name)); err != nil {
 		return err
 	}
@@ -29,6 +32,11 @@ func planGPU(in PlanInput, device *Device, found parts, configs []given) error {
 		return fmt.Errorf("GPU %s is in MIG mode; CUDA does not run on it whole; ask for a partition (class mig.hostler.dev)", nameOf(device, gpu.Name))
 	case found.partition != nil && found.partition.Instance == nil && in.Partitions == v1alpha1.PartitionsExisting:
 		return fmt.Errorf("partition %s: %w", device.Name, errOnlyExisting)
+	}
+	if config.Mode == v1alpha1.GPUModeVFIO {
+		if err := planGPUInUserSpace(device, found); err != nil {
+			return err
+		}
 	}
 	copied := *gpu
 	// How the GPU is and could be cut is nothing that a claim keeps.
@@ -74,6 +82,9 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, configs []given) e
 	}
 	copied := *nic
 	device.NIC = &copied
+	if config.Mode == v1alpha1.NICModeVFIO {
+		return planNICInUserSpace(device, nic)
+	}
 	device.RDMA = nic.RDMA != nil && config.RDMA == v1alpha1.RDMAAuto
 	if nic.Link == nil {
 		return needNoNetdev(device, config)

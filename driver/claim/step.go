@@ -6,7 +6,6 @@ package claim
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -16,6 +15,7 @@ import (
 	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/driver/metadata"
 	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/driver/vfio"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
 )
@@ -69,10 +69,15 @@ type Steps struct {
 	GPUGone func(name string) string
 	// GPUsSilent returns why GPUs cannot be asked at present, "" if they can.
 	GPUsSilent func() string
-	// Recut is called when partitions were made or removed.
+	// Recut is called when partitions were made or removed, or devices bound to another driver.
 	Recut func()
 	// VFs sets up VFs; nil if the agent cannot, and then no entry of its has any set up.
 	VFs VFs
+	// VFIO binds devices to vfio-pci; nil if the agent cannot, and then no entry of its has any bound.
+	VFIO *vfio.Bus
+	// LetGo runs an action while nobody of ours has the GPU at the address open, see
+	// nvml.Source. Nil: nobody ever has.
+	LetGo func(ctx context.Context, pci string, action func(context.Context) error) error
 	// BootID of the running machine.
 	BootID string
 
@@ -101,6 +106,9 @@ func (s *Steps) Of(entry *Entry) []Step {
 		if device := &entry.Devices[i]; device.VF != nil {
 			steps = append(steps, &vfStep{vfs: s.VFs, device: device, otherBoot: entry.BootID != s.BootID})
 		}
+	}
+	for i := range entry.Devices {
+		steps = append(steps, s.userSpace(entry, &entry.Devices[i])...)
 	}
 	return append(steps, &networkStep{attacher: s.Attacher, entry: entry}, &metadataStep{steps: s, entry: entry, partitions: spec.partitions}, spec)
 }
@@ -140,6 +148,8 @@ type specStep struct {
 	partitions map[string]*gpu.PartitionStep
 	// built is kept from Do for Verify, which follows at once.
 	built *specs.Spec
+	// mended is what Do found to be wrong.
+	mended Drift
 }
 
 func (s *specStep) Name() string { return "write the CDI spec" }
@@ -150,8 +160,7 @@ func (s *specStep) Do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.steps.Directory.Ensure(s.entry.ClaimUID, spec)
-	return err
+	return s.ensure(func() (bool, error) { return s.steps.Directory.Ensure(s.entry.ClaimUID, spec) })
 }
 
 func (s *specStep) Verify(ctx context.Context) error {
@@ -168,7 +177,7 @@ func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
 	if s.built != nil {
 		return s.built, nil
 	}
-	raw, err := json.Marshal(s.entry)
+	raw, err := encodeEntry(s.entry)
 	if err != nil {
 		return nil, fmt.Errorf("encode the journal entry of claim %s: %w", s.entry.ClaimUID, err)
 	}
@@ -181,6 +190,9 @@ func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
 		if device.Partition != nil {
 			device.Partition.Instance = s.partitions[device.Name].Instance()
 		}
+		if device.UserSpace, err = s.steps.userSpaceNodes(&s.entry.Devices[i]); err != nil {
+			return nil, err
+		}
 	}
 	s.built, err = s.steps.Specs.Build(ctx, claim)
 	return s.built, err
@@ -190,7 +202,7 @@ func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
 // devices anew when they are loaded again: by its number of then, a container might
 // get the device of somebody else. What is not there, or in a pod, keeps its numbers.
 func (d *Device) renumber(device *cdi.Device, now *topology.Snapshot) {
-	if d.GPU != nil {
+	if device.GPU != nil {
 		if gpu := now.GPU(d.GPU.Name); gpu != nil {
 			device.GPU = gpu
 		}
@@ -208,6 +220,9 @@ func (e *Entry) cdiClaim() *cdi.Claim {
 	for i := range e.Devices {
 		d := &e.Devices[i]
 		device := cdi.Device{Name: d.Name, Share: d.share(), GPU: d.GPU, Capabilities: d.Capabilities}
+		if d.gpuInUserSpace() {
+			device.GPU = nil
+		}
 		if d.Partition != nil {
 			device.Partition = &cdi.Partition{Profile: d.Partition.Profile}
 		}

@@ -14,6 +14,8 @@ type Binding struct {
 	Group string `json:"group"`
 	// Functions are all PCI functions of the group but bridges, the device's own first.
 	Functions []Function `json:"functions"`
+	// Paired is the binding of the NIC of a pair whose GPU is given to user space, too.
+	Paired *Binding `json:"paired,omitempty"`
 }
 
 // Function is one PCI function as it was before.
