@@ -65,20 +65,12 @@ func (k *kubelet) unprepare(ctx context.Context, claims ...*drapb.Claim) error {
 // gpuClaims makes a claim for each of the node's first n GPUs, allocated and
 // reserved for a pod, and a function that removes them.
 func (b *bed) gpuClaims(ctx context.Context, n int) ([]*drapb.Claim, func(context.Context) error, error) {
-	slices, err := b.client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, nil, fmt.Errorf("list slices: %w", err)
-	}
 	var gpus []string
-	for _, slice := range slices.Items {
-		if slice.Spec.Driver == driverName && slice.Spec.Pool.Name == nodeName+"/gpu" {
-			for _, device := range slice.Spec.Devices {
-				gpus = append(gpus, device.Name)
-			}
-		}
-	}
-	if len(gpus) < n {
-		return nil, nil, fmt.Errorf("the node offers %d GPUs, %d are needed", len(gpus), n)
+	if err := eventually(ctx, fmt.Sprintf("the node offers %d GPUs", n), func() (offered bool, err error) {
+		gpus, err = b.offeredGPUs(ctx)
+		return len(gpus) >= n, err
+	}); err != nil {
+		return nil, nil, err
 	}
 	// The controller takes reservations of pods that do not exist away. A gated
 	// pod exists and does nothing.
@@ -107,6 +99,23 @@ func (b *bed) gpuClaims(ctx context.Context, n int) ([]*drapb.Claim, func(contex
 		claims = append(claims, &drapb.Claim{Namespace: namespace, Name: claim.Name, Uid: string(claim.UID)})
 	}
 	return claims, remove, nil
+}
+
+// offeredGPUs are the names of the node's GPUs in the API server.
+func (b *bed) offeredGPUs(ctx context.Context) ([]string, error) {
+	slices, err := b.client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list slices: %w", err)
+	}
+	var gpus []string
+	for _, slice := range slices.Items {
+		if slice.Spec.Driver == driverName && slice.Spec.Pool.Name == nodeName+"/gpu" {
+			for _, device := range slice.Spec.Devices {
+				gpus = append(gpus, device.Name)
+			}
+		}
+	}
+	return gpus, nil
 }
 
 // allocated makes a claim and gives it a GPU.

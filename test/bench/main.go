@@ -105,6 +105,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err := WriteTable(os.Stdout, results); err != nil {
 		return err
 	}
+	if b.parts != nil {
+		if err := writeAccount(os.Stdout, b.parts, b.partsOf); err != nil {
+			return err
+		}
+	}
 	if err := WriteJSON(o.output, results); err != nil {
 		return err
 	}

@@ -1,0 +1,139 @@
+package main
+
+// Where the time of one prepared claim goes: the agent counts its own parts, step by
+// step, and what its caller sees beyond these is the kubelet plugin library's and gRPC's.
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+const (
+	prepareFamily = "hostler_prepare_duration_seconds"
+	stepFamily    = "hostler_claim_step_duration_seconds"
+)
+
+// clock is what the agent has counted so far of one part: how often, and how long together.
+type clock struct {
+	count uint64
+	sum   time.Duration
+}
+
+// clocks are those of steps, by step and phase, and of all of prepare.
+type clocks struct {
+	prepare clock
+	steps   map[string]clock
+}
+
+// clocks reads the agent's page once it counts at least that many prepared claims: it
+// is made anew once a second.
+func (b *bed) clocks(ctx context.Context, prepared uint64) (*clocks, error) {
+	url, err := b.environment("HOSTLER_METRICS")
+	if err != nil {
+		return nil, err
+	}
+	var read *clocks
+	err = eventually(ctx, fmt.Sprintf("the agent's metrics count %d prepared claims", prepared), func() (bool, error) {
+		page, err := get(ctx, http.DefaultClient, url)
+		if err != nil {
+			return false, err
+		}
+		read, err = readClocks(page)
+		return err == nil && read.prepare.count >= prepared, err
+	})
+	return read, err
+}
+
+func readClocks(page []byte) (*clocks, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(page))
+	if err != nil {
+		return nil, fmt.Errorf("read the agent's metrics: %w", err)
+	}
+	read := &clocks{steps: map[string]clock{}}
+	for _, metric := range families[prepareFamily].GetMetric() {
+		read.prepare = read.prepare.plus(metric.GetHistogram())
+	}
+	for _, metric := range families[stepFamily].GetMetric() {
+		labels := map[string]string{}
+		for _, pair := range metric.GetLabel() {
+			labels[pair.GetName()] = pair.GetValue()
+		}
+		name := labels["step"] + ", " + labels["phase"]
+		read.steps[name] = read.steps[name].plus(metric.GetHistogram())
+	}
+	return read, nil
+}
+
+func (c clock) plus(h *dto.Histogram) clock {
+	return clock{c.count + h.GetSampleCount(), c.sum + time.Duration(h.GetSampleSum()*float64(time.Second))}
+}
+
+func (c clock) minus(o clock) clock { return clock{c.count - o.count, c.sum - o.sum} }
+
+// part is one line of the account, in milliseconds per claim.
+type part struct {
+	name string
+	mean float64
+}
+
+// account takes the calls of one claim each that were measured between two readings
+// apart. The parts add up to the calls' mean.
+func account(before, after *clocks, calls samples) []part {
+	n := float64(len(calls))
+	all := 0.0
+	for _, call := range calls {
+		all += call / n
+	}
+	var parts []part
+	counted, fetched := 0.0, 0.0
+	for _, name := range slices.Sorted(maps.Keys(after.steps)) {
+		mean := milliseconds(after.steps[name].minus(before.steps[name]).sum) / n
+		switch {
+		case strings.HasSuffix(name, ", undo"): // unprepare's
+			continue
+		case strings.HasPrefix(name, "fetch, "):
+			fetched = mean
+		default:
+			counted += mean
+		}
+		parts = append(parts, part{name, mean})
+	}
+	slices.SortStableFunc(parts, func(a, b part) int {
+		switch {
+		case a.mean > b.mean:
+			return -1
+		case a.mean < b.mean:
+			return 1
+		}
+		return 0
+	})
+	prepare := milliseconds(after.prepare.minus(before.prepare).sum) / n
+	return append(parts,
+		part{"the rest of the agent", prepare - counted},
+		part{"gRPC and the kubelet plugin library", all - prepare - fetched},
+		part{"all", all})
+}
+
+func writeAccount(w io.Writer, parts []part, calls int) error {
+	fmt.Fprintf(w, "\nWhere the time of one prepared claim goes, mean of %d calls:\n", calls)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "ms\tshare\t\t")
+	all := parts[len(parts)-1].mean
+	for _, p := range parts {
+		fmt.Fprintf(table, "%.3f\t%.0f %%\t  %s\n", p.mean, 100*p.mean/all, p.name)
+	}
+	return table.Flush()
+}
