@@ -86,6 +86,9 @@ type Config struct {
 	Publish v1alpha1.PublishConfig
 	// Partitioner cuts GPUs. Nil: claims for partitions are refused.
 	Partitioner gpu.Partitioner
+	// LetGo runs an action while the agent has the GPU at a PCI address not open, and
+	// opens the driver anew after it, see nvml.Source. Nil: the agent never has any open.
+	LetGo func(ctx context.Context, pci string, action func(context.Context) error) error
 	// VFs sets up VFs. Nil: claims for which something is set on a VF are refused.
 	VFs claim.VFs
 	// Uplinks returns, by name, why the node lives on those of the NICs that it

@@ -20,6 +20,7 @@ import (
 
 	"github.com/hostler-dev/hostler/driver/cdi"
 	"github.com/hostler-dev/hostler/driver/claim"
+	"github.com/hostler-dev/hostler/driver/vfio"
 )
 
 // Driver does what the kubelet asks for.
@@ -54,6 +55,7 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	bus := vfio.NewBus(vfio.BusConfig{Sys: paths.Sys, Dev: paths.Dev})
 	d.steps = &claim.Steps{
 		Metadata:    directory,
 		Describe:    d.describe,
@@ -65,6 +67,8 @@ func New(cfg Config) (*Driver, error) {
 		GPUGone:     d.machine.gpuGone,
 		GPUsSilent:  d.machine.driverSilent,
 		Recut:       cfg.Rescan,
+		VFIO:        bus,
+		LetGo:       cfg.LetGo,
 		BootID:      cfg.BootID,
 		Specs: &cdi.Builder{
 			GPUs: cdi.NewNVIDIA(cdi.NVIDIAConfig{
@@ -78,7 +82,7 @@ func New(cfg Config) (*Driver, error) {
 		},
 	}
 	admission := &claim.Admission{
-		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
+		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, VFIO: bus, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
 	}
 	var observe func(step, phase string, duration time.Duration, err error)
 	if cfg.Recorder != nil { // Release does without
@@ -174,17 +178,22 @@ func (d *Driver) prepareWhenFree(ctx context.Context, arrival claim.Arrival, c *
 	patience := time.NewTimer(heldPatience)
 	defer patience.Stop()
 	for {
-		changed := d.cfg.Journal.Changed()
+		changed, seen := d.cfg.Journal.Changed(), d.machine.watch()
 		entry, err := d.runner.Prepare(ctx, arrival, c)
 		var held *claim.HeldError
-		if !errors.As(err, &held) {
+		switch {
+		case errors.As(err, &held):
+			// The holder may be a claim that was deleted while the agent was down.
+			d.wantReconcile()
+			klog.FromContext(ctx).V(2).Info("Waiting for another claim to let go of a device", "device", held.Device, "holder", klog.KRef(held.Namespace, held.Claim))
+		case errors.Is(err, claim.ErrComingHome):
+			klog.FromContext(ctx).V(2).Info("Waiting for a GPU to come back from user space", "reason", err.Error())
+		default:
 			return entry, err
 		}
-		// The holder may be a claim that was deleted while the agent was down.
-		d.wantReconcile()
-		klog.FromContext(ctx).V(2).Info("Waiting for another claim to let go of a device", "device", held.Device, "holder", klog.KRef(held.Namespace, held.Claim))
 		select {
 		case <-changed:
+		case <-seen:
 		case <-patience.C:
 			return nil, err
 		case <-ctx.Done():
@@ -231,13 +240,13 @@ func (d *Driver) holdsNIC(uid types.UID) bool {
 }
 
 func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {
-	snapshot := d.machine.now()
+	snapshot, missing := withGPUs(d.machine.now(), d.inUserSpace())
 	var addresses []netip.Addr
 	if d.cfg.NodeAddresses != nil {
 		addresses = d.cfg.NodeAddresses()
 	}
 	entry, err := claim.Plan(claim.PlanInput{
-		Claim: c, NodeName: d.cfg.NodeName, Snapshot: snapshot,
+		Claim: c, NodeName: d.cfg.NodeName, Snapshot: snapshot, ComingHome: missing,
 		Held: d.machine.held(d.ledger.Held(), time.Now()), Partitions: d.cfg.Publish.Partitions,
 		Resolvers: d.cfg.Resolvers(), NodeAddresses: addresses,
 	})

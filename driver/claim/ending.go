@@ -37,12 +37,16 @@ func (r *Runner) remain(ctx context.Context, entry *Entry, reason error) error {
 // end undoes a claim that was judged to be over, unless a call of the kubelet has
 // come in between and changed what was judged. Prepares from before the judgement are
 // stragglers; a later one sees what was seen then, or something newer.
-func (r *Runner) end(ctx context.Context, judged *Entry, at Arrival) error {
+func (r *Runner) end(ctx context.Context, judged *Entry, at Arrival, why Drift) error {
 	return r.operate(ctx, judged.ClaimUID, func(ctx context.Context) error {
 		if r.cfg.Journal.Entry(judged.ClaimUID) != judged {
 			return nil
 		}
 		r.bury(judged.ClaimUID, at)
-		return r.undo(ctx, judged)
+		if err := r.undo(ctx, judged); err != nil {
+			return err
+		}
+		r.mended(ctx, judged, why)
+		return nil
 	})
 }

@@ -243,7 +243,7 @@ func newMIGRoom(t failer, directory, bootID string, mig *gputest.GPU) *room {
 		r.steps.Partitioner, r.admission.Partitioner = mig, mig
 	}
 	r.Runner = NewRunner(RunnerConfig{
-		Journal: r.journal, Steps: r.steps.Of, Networks: fakeNetworks{}, Admit: r.admission.Admit, InUse: r.attacher.InUse, BootID: bootID,
+		Journal: r.journal, Steps: r.steps.Of, Networks: fakeNetworks{}, Admit: r.admission.Admit, InUse: r.attacher.InUse, BootID: bootID, Metadata: r.metadata,
 		Plan: func(c *resourceapi.ResourceClaim) (*Entry, error) {
 			return Plan(PlanInput{Claim: c, NodeName: node, Snapshot: r.now(), Held: NewLedger(r.journal).Held(), Resolvers: []netip.Addr{}})
 		},

@@ -40,7 +40,11 @@ func (r *Runner) removeLeftovers(ctx context.Context) error {
 			if current == nil || !current.Released {
 				return nil // the kubelet was faster
 			}
-			return r.undo(ctx, current)
+			if err := r.undo(ctx, current); err != nil || r.cfg.Journal.Entry(entry.ClaimUID) != nil {
+				return err
+			}
+			r.mended(ctx, current, DriftLeftover)
+			return nil
 		}))
 	}
 	return errors.Join(faults...)

@@ -38,7 +38,8 @@ type metadataStep struct {
 	partitions map[string]*gpu.PartitionStep
 	// contents are kept from Do for Verify, which follows at once.
 	contents []*metadata.Content
-	written  bool
+	// missing says that Do found a file missing or damaged.
+	missing bool
 }
 
 func (s *metadataStep) Name() string { return "write the devices' metadata" }
@@ -48,8 +49,11 @@ func (s *metadataStep) Do(context.Context) error {
 	s.contents = nil
 	defer s.steps.attachments.lock(s.entry.ClaimUID)()
 	return s.each(func(content *metadata.Content) error {
-		written, err := s.steps.Metadata.Ensure(content)
-		s.written = s.written || written
+		if !s.entry.First {
+			_, unreadable := s.steps.Metadata.Read(s.entry.ClaimUID, content.Requests[0].Name)
+			s.missing = s.missing || unreadable != nil
+		}
+		_, err := s.steps.Metadata.Ensure(content)
 		return err
 	})
 }

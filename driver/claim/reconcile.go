@@ -36,8 +36,9 @@ func (r *Runner) Reconcile(ctx context.Context, read ClaimReader, specs cdi.Dire
 	// Specs are listed before entries are: an entry joins the journal before
 	// its spec is written, so that a spec without an entry is nobody's.
 	files, err := specs.List()
+	described, fault := r.cfg.Metadata.List()
 	// Leftovers first: claims wait for what they hold.
-	faults := []error{err, r.removeLeftovers(ctx)}
+	faults := []error{err, fault, r.cfg.Journal.Settle(), r.removeLeftovers(ctx)}
 	known := map[types.UID]bool{}
 	for _, entry := range r.cfg.Journal.Entries() {
 		known[entry.ClaimUID] = true
@@ -51,10 +52,17 @@ func (r *Runner) Reconcile(ctx context.Context, read ClaimReader, specs cdi.Dire
 		cancel()
 	}
 	for _, claim := range files {
-		if !known[claim] {
-			faults = append(faults, r.removeStray(ctx, claim, specs))
+		// Of a journal that was lost it is not known yet which spec is nobody's.
+		if !known[claim] && !r.cfg.Journal.Incomplete() {
+			faults = append(faults, r.removeStray(ctx, claim, DriftStraySpec, specs.Remove))
 		}
 	}
+	for _, claim := range described {
+		if !known[claim] && !r.cfg.Journal.Incomplete() {
+			faults = append(faults, r.removeStray(ctx, claim, DriftMetadata, r.cfg.Metadata.Remove))
+		}
+	}
+	r.cfg.Drifted(r.drift(faults))
 	return errors.Join(faults...)
 }
 
@@ -63,7 +71,7 @@ var errPatience = errors.New("reconciliation looks at other claims first")
 func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *Entry) error {
 	judged := r.Arrive()
 	if entry.Ending != "" {
-		return r.end(ctx, entry, judged)
+		return r.end(ctx, entry, judged, DriftUndoFailed)
 	}
 	claim, err := read(ctx, entry.ClaimNamespace, entry.ClaimName)
 	gone := apierrors.IsNotFound(err) || err == nil && (claim.UID != entry.ClaimUID || !entry.answers(claim))
@@ -72,11 +80,15 @@ func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *En
 	}
 	logger := klog.FromContext(ctx).WithValues("claim", klog.KRef(entry.ClaimNamespace, entry.ClaimName), "claimUID", entry.ClaimUID)
 	if gone || len(claim.Status.ReservedFor) == 0 {
-		if running, err := r.cfg.InUse(entry.ClaimUID); err != nil || running {
-			return err // the kubelet unprepares it once the pod has ended
+		running, err := r.cfg.InUse(entry.ClaimUID)
+		if err != nil {
+			return &driftError{DriftClaimGone, err}
+		}
+		if running {
+			return nil // the kubelet unprepares it once the pod has ended
 		}
 		logger.Info("Releasing a claim that was deleted, allocated anew or left by its pods while nobody told this node")
-		return r.end(ctx, entry, judged)
+		return r.end(ctx, entry, judged, DriftClaimGone)
 	}
 	return r.operate(ctx, entry.ClaimUID, func(ctx context.Context) error {
 		current := r.cfg.Journal.Entry(entry.ClaimUID)
@@ -87,16 +99,26 @@ func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *En
 			logger.Info("Preparing a claim again that was prepared before the machine rebooted")
 		}
 		_, err := r.prepare(ctx, claim)
+		switch rebooted := current.BootID != r.cfg.BootID; {
+		case rebooted && err != nil:
+			return &driftError{DriftReboot, err}
+		case rebooted:
+			r.mended(ctx, current, DriftReboot)
+		}
 		return err
 	})
 }
 
-func (r *Runner) removeStray(ctx context.Context, claim types.UID, specs cdi.Directory) error {
+func (r *Runner) removeStray(ctx context.Context, claim types.UID, what Drift, remove func(types.UID) error) error {
 	return r.operate(ctx, claim, func(ctx context.Context) error {
-		if r.cfg.Journal.Entry(claim) != nil {
+		if r.cfg.Journal.Entry(claim) != nil || r.cfg.Journal.Later(claim, r.cfg.BootID) != nil {
 			return nil
 		}
-		klog.FromContext(ctx).Info("Removing a CDI spec that belongs to no claim", "claimUID", claim)
-		return specs.Remove(claim)
+		klog.FromContext(ctx).Info("Removing files that belong to no claim", "claimUID", claim, "what", what)
+		if err := remove(claim); err != nil {
+			return &driftError{what, err}
+		}
+		r.cfg.Mended(Mending{What: what, ClaimUID: claim})
+		return nil
 	})
 }

@@ -104,7 +104,7 @@ func (s *Steps) Of(entry *Entry) []Step {
 	}
 	for i := range entry.Devices {
 		if device := &entry.Devices[i]; device.VF != nil {
-			steps = append(steps, &vfStep{vfs: s.VFs, device: device, otherBoot: entry.BootID != s.BootID})
+			steps = append(steps, s.vf(entry, device))
 		}
 	}
 	for i := range entry.Devices {

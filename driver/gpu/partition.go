@@ -78,6 +78,9 @@ func (s *PartitionStep) Kind() string { return "partition" }
 // Instance is the GPU instance that Do found or made, nil before.
 func (s *PartitionStep) Instance() *topology.MIGInstance { return s.instance }
 
+// Made reports whether Do made the instance.
+func (s *PartitionStep) Made() bool { return s.made }
+
 // Do implements claim.Step. Errors of a first attempt match topology.ErrNothingMade
 // if no part of the partition was made for the claim.
 func (s *PartitionStep) Do(ctx context.Context) error {
