@@ -29,6 +29,9 @@ type machine struct {
 	// taken are the NICs last seen in the ledger; returned those that left it since.
 	taken    map[string]topology.NIC
 	returned map[string]returnedNIC
+	// takenGPUs and returnedGPUs are the same of GPUs in user space.
+	takenGPUs    map[string]topology.GPU
+	returnedGPUs map[string]returnedGPU
 	// cut are the partitions last seen in the ledger that were made for claims;
 	// removed those that left it since.
 	cut     map[string]bool

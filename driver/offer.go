@@ -77,12 +77,13 @@ func (d *Driver) makeOffer(now time.Time) *offer {
 	o.ready = true
 	o.resources, o.shortfalls = publish.Offer(in)
 	parts := partsOf(in)
+	whole, _ := withGPUs(in.Snapshot, in.HeldGPUs)
 	for pool, contents := range o.resources.Pools {
 		for _, slice := range contents.Slices {
 			for _, device := range slice.Devices {
 				hardware, known := parts[device.Name]
 				if !known {
-					hardware = claim.Parts(in.Snapshot, in.Held, device.Name)
+					hardware = claim.Parts(whole, in.Held, device.Name)
 				}
 				hardware = append(hardware, device.Name)
 				slices.Sort(hardware)
@@ -97,12 +98,13 @@ func (d *Driver) makeOffer(now time.Time) *offer {
 func (d *Driver) publishInput(now time.Time) (publish.Input, bool) {
 	features, known := d.cfg.Features()
 	held := d.machine.held(d.ledger.Held(), now)
+	heldGPUs := d.inUserSpace()
 	made := d.machine.made(d.ledger.Made(d.cfg.BootID), now)
 	d.machine.mu.Lock()
 	defer d.machine.mu.Unlock()
 	return publish.Input{
 		NodeName: d.cfg.NodeName, Features: features, Publish: d.cfg.Publish,
-		Snapshot: d.machine.snapshot, Taints: d.machine.taints, Held: held, Made: made, InUse: d.ledger.InUse(),
+		Snapshot: d.machine.snapshot, Taints: d.machine.taints, Held: held, HeldGPUs: heldGPUs, Made: made, InUse: d.ledger.InUse(),
 	}, known && d.machine.snapshot != nil
 }
 
@@ -121,6 +123,9 @@ func partsOf(in publish.Input) map[string][]string {
 		parts[in.Snapshot.NICs[i].Name] = nil
 	}
 	for name := range in.Held {
+		parts[name] = nil
+	}
+	for name := range in.HeldGPUs {
 		parts[name] = nil
 	}
 	return parts

@@ -74,6 +74,20 @@ func (l *Ledger) Held() map[string]topology.NIC {
 	return held
 }
 
+// HeldGPUs returns the GPUs that pods have in user space, alone or in pairs, by
+// their own names, as they were when they were prepared: their driver does not list them.
+func (l *Ledger) HeldGPUs() map[string]topology.GPU {
+	held := map[string]topology.GPU{}
+	for _, entry := range l.journal.Entries() {
+		for i := range entry.Devices {
+			if device := &entry.Devices[i]; device.gpuInUserSpace() {
+				held[device.GPU.Name] = *device.GPU
+			}
+		}
+	}
+	return held
+}
+
 // InUse are the devices of hardware that claims have for themselves, by name. Whoever
 // has admin access looks at a device without taking it.
 func (l *Ledger) InUse() map[string]publish.Use {

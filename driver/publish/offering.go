@@ -100,8 +100,8 @@ func offer(in Input) *offering {
 	return o
 }
 
-// settled is the snapshot in an order of its own, with NICs that pods hold as they
-// were when the pods took them, and without what cannot be named.
+// settled is the snapshot in an order of its own, with NICs that pods hold, and GPUs
+// that they have in user space, as they were when the pods took them, and without what cannot be named.
 func (o *offering) settled() topology.Snapshot {
 	var s topology.Snapshot
 	if o.in.Snapshot != nil {
@@ -116,7 +116,8 @@ func (o *offering) settled() topology.Snapshot {
 	slices.SortFunc(s.NICs, func(a, b topology.NIC) int {
 		return cmp.Or(cmp.Compare(a.Placement.PCI, b.Placement.PCI), cmp.Compare(a.Name, b.Name))
 	})
-	s.GPUs = slices.Clone(s.GPUs)
+	s.GPUs = slices.DeleteFunc(slices.Clone(s.GPUs), func(g topology.GPU) bool { _, held := o.in.HeldGPUs[g.Name]; return held })
+	s.GPUs = slices.AppendSeq(s.GPUs, maps.Values(o.in.HeldGPUs))
 	slices.SortFunc(s.GPUs, func(a, b topology.GPU) int {
 		return cmp.Or(cmp.Compare(a.Placement.PCI, b.Placement.PCI), cmp.Compare(a.Name, b.Name))
 	})

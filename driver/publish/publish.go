@@ -98,6 +98,10 @@ type Input struct {
 	// were prepared, those in pairs too. In a pod's network namespace a netdev is out
 	// of discovery's sight, but its slice entry must not change while it is allocated.
 	Held map[string]topology.NIC
+	// HeldGPUs are the GPUs that pods have in user space, by device name, as they were
+	// when they were prepared. Their driver, and so the snapshot, does not list them,
+	// or lists them no longer as what they are.
+	HeldGPUs map[string]topology.GPU
 }
 
 // GPUPool, NICPool and EgressPool name the pools of a node. A pool per kind
