@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -69,7 +70,7 @@ func (c *VFChange) judge() error {
 	if asked, had := c.Asked.LinkState, c.Before.LinkState; asked != nil && had != nil && *had == "disable" && *asked != "disable" {
 		return fmt.Errorf("vf.linkState is %s in the claim, but somebody has cut this VF off (link state disable), which only a DeviceClass can undo; delete the pod to have another NIC allocated", *asked)
 	}
-	least, most := either(c.Wanted.MinTxRate, c.Before.MinTxRate), either(c.Wanted.MaxTxRate, c.Before.MaxTxRate)
+	least, most := cmp.Or(c.Wanted.MinTxRate, c.Before.MinTxRate), cmp.Or(c.Wanted.MaxTxRate, c.Before.MaxTxRate)
 	if least != nil && most != nil && *most > 0 && *least > *most {
 		return fmt.Errorf("vf: the VF would be guaranteed %d Mbit/s and limited to %d Mbit/s; set minTxRate and maxTxRate together, or change one", *least, *most)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
 
+	"github.com/hostler-dev/hostler/driver/sriov/sriovtest"
 	"github.com/hostler-dev/hostler/netattach"
 )
 
@@ -123,24 +124,26 @@ func TestAdmissionOfAVF(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		claim  *resourceapi.ResourceClaim
-		change func(*vfTable)
+		change func(*sriovtest.Table)
 		want   string // "" is admitted
 	}{
-		{"a setting that the driver does not tell", vfClaim(`{"trust": true, "vlan": 5}`, ""), func(v *vfTable) { v.vfs[vf1].Settings.Trust = nil }, "does not tell trust, so it could not be restored"},
-		{"one that is not wanted", vfClaim(`{"vlan": 5}`, ""), func(v *vfTable) { v.vfs[vf1].Settings.Trust = nil }, ""},
-		{"a PF in a pod", vfClaim(`{"vlan": 5}`, ""), func(v *vfTable) { v.fail = errors.New("the PF's netdev is not in the host's network namespace") }, "read what has to be restored afterwards: the PF's netdev"},
-		{"a VF that is gone", vfClaim(`{"vlan": 5}`, ""), func(v *vfTable) { delete(v.vfs, vf1) }, netattach.ErrVFGone.Error()},
-		{"a claim that lowers a limit", vfClaim("", `{"maxTxRate": 50}`), func(v *vfTable) { v.vfs[vf1].Settings.MaxTxRate = new(100) }, ""},
-		{"a claim that raises a limit", vfClaim("", `{"maxTxRate": 200}`), func(v *vfTable) { v.vfs[vf1].Settings.MaxTxRate = new(100) }, "limited to 100 Mbit/s, which a claim can lower and not raise"},
-		{"a claim that lifts a limit", vfClaim("", `{"maxTxRate": 0}`), func(v *vfTable) { v.vfs[vf1].Settings.MaxTxRate = new(100) }, "vf.maxTxRate is 0 in the claim"},
-		{"a class that raises a limit", vfClaim(`{"maxTxRate": 200}`, ""), func(v *vfTable) { v.vfs[vf1].Settings.MaxTxRate = new(100) }, ""},
-		{"a claim that limits what had no limit", vfClaim("", `{"maxTxRate": 200}`), func(*vfTable) {}, ""},
-		{"a limit below what is guaranteed", vfClaim("", `{"maxTxRate": 50}`), func(v *vfTable) { v.vfs[vf1].Settings.MinTxRate = new(60) }, "guaranteed 60 Mbit/s and limited to 50 Mbit/s"},
-		{"a claim that connects what was cut off", vfClaim("", `{"linkState": "Enable"}`), func(v *vfTable) { v.vfs[vf1].Settings.LinkState = new("disable") }, "cut this VF off"},
-		{"a class that connects it", vfClaim(`{"linkState": "Enable"}`, ""), func(v *vfTable) { v.vfs[vf1].Settings.LinkState = new("disable") }, ""},
+		{"a setting that the driver does not tell", vfClaim(`{"trust": true, "vlan": 5}`, ""), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.Trust = nil }, "does not tell trust, so it could not be restored"},
+		{"one that is not wanted", vfClaim(`{"vlan": 5}`, ""), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.Trust = nil }, ""},
+		{"a PF in a pod", vfClaim(`{"vlan": 5}`, ""), func(v *sriovtest.Table) {
+			v.Fail = errors.New("the PF's netdev is not in the host's network namespace")
+		}, "read what has to be restored afterwards: the PF's netdev"},
+		{"a VF that is gone", vfClaim(`{"vlan": 5}`, ""), func(v *sriovtest.Table) { delete(v.VFs, sriovtest.VF(1)) }, netattach.ErrVFGone.Error()},
+		{"a claim that lowers a limit", vfClaim("", `{"maxTxRate": 50}`), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.MaxTxRate = new(100) }, ""},
+		{"a claim that raises a limit", vfClaim("", `{"maxTxRate": 200}`), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.MaxTxRate = new(100) }, "limited to 100 Mbit/s, which a claim can lower and not raise"},
+		{"a claim that lifts a limit", vfClaim("", `{"maxTxRate": 0}`), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.MaxTxRate = new(100) }, "vf.maxTxRate is 0 in the claim"},
+		{"a class that raises a limit", vfClaim(`{"maxTxRate": 200}`, ""), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.MaxTxRate = new(100) }, ""},
+		{"a claim that limits what had no limit", vfClaim("", `{"maxTxRate": 200}`), func(*sriovtest.Table) {}, ""},
+		{"a limit below what is guaranteed", vfClaim("", `{"maxTxRate": 50}`), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.MinTxRate = new(60) }, "guaranteed 60 Mbit/s and limited to 50 Mbit/s"},
+		{"a claim that connects what was cut off", vfClaim("", `{"linkState": "Enable"}`), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.LinkState = new("disable") }, "cut this VF off"},
+		{"a class that connects it", vfClaim(`{"linkState": "Enable"}`, ""), func(v *sriovtest.Table) { v.VFs[sriovtest.VF(1)].Settings.LinkState = new("disable") }, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			table := newVFTable()
+			table := sriovtest.New()
 			test.change(table)
 			r := vfRoom(t, t.TempDir(), boot, table)
 			_, err := r.prepare(test.claim)
@@ -153,8 +156,8 @@ func TestAdmissionOfAVF(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "VF "+nicVF1) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v; want it to name the VF and say %q", err, test.want)
 			}
-			if len(r.journal.Entries()) != 0 || table.requests != 0 {
-				t.Errorf("%d entries and %d requests in spite of the refusal", len(r.journal.Entries()), table.requests)
+			if len(r.journal.Entries()) != 0 || table.Requests != 0 {
+				t.Errorf("%d entries and %d requests in spite of the refusal", len(r.journal.Entries()), table.Requests)
 			}
 		})
 	}
@@ -170,7 +173,7 @@ func TestAdmissionRefusesVFsWithoutAccessToThem(t *testing.T) {
 // What is on a VF that another claim still holds is that claim's, and must not be
 // taken for what was before.
 func TestVFThatAnotherClaimHoldsIsNotRead(t *testing.T) {
-	table := newVFTable()
+	table := sriovtest.New()
 	r := vfRoom(t, t.TempDir(), boot, table)
 	first := with(allocated("first", onNIC(nicVF0)), class, wholeVF)
 	if _, err := r.prepare(first); err != nil {
@@ -179,9 +182,9 @@ func TestVFThatAnotherClaimHoldsIsNotRead(t *testing.T) {
 	// The second is admitted while the first is being unprepared: its VF is still as it was set up.
 	admit := r.cfg.Admit
 	var refusal error
-	table.interrupt = func(moment string) error {
+	table.Interrupt = func(moment string) error {
 		if refusal == nil && strings.HasPrefix(moment, "before") {
-			table.interrupt = nil
+			table.Interrupt = nil
 			entry, err := r.cfg.Plan(with(allocated("second", onNIC(nicVF0)), class, wholeVF))
 			if err != nil {
 				return fmt.Errorf("the second claim's plan: %w", err)
