@@ -129,6 +129,8 @@ func (d *Driver) Run(ctx context.Context) error {
 // PrepareResourceClaims is as in kubeletplugin.DRAPlugin.
 func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceapi.ResourceClaim) (map[types.UID]kubeletplugin.PrepareResult, error) {
 	arrival := arrivalOf(ctx, d.runner)
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	if err := d.machine.awaitSnapshot(ctx); err != nil {
 		return nil, err
 	}
@@ -204,6 +206,8 @@ func (d *Driver) prepareWhenFree(ctx context.Context, arrival claim.Arrival, c *
 
 // UnprepareResourceClaims is as in kubeletplugin.DRAPlugin.
 func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletplugin.NamespacedObject) (map[types.UID]error, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	results := make(map[types.UID]error, len(claims))
 	var mu sync.Mutex
 	var all sync.WaitGroup
