@@ -54,12 +54,9 @@ func (d *Driver) inUserSpace() map[string]topology.GPU {
 	return d.machine.heldGPUs(d.ledger.HeldGPUs(), time.Now())
 }
 
-// InUserSpace reports whether a GPU, by name, is in user space or on its way back
-// from there: what its driver says of it then means nothing.
-func (d *Driver) InUserSpace(gpu string) bool {
-	_, is := d.inUserSpace()[gpu]
-	return is
-}
+// InUserSpace lists the GPUs, by name, that are in user space or on their way back
+// from there: what their driver says of them then means nothing.
+func (d *Driver) InUserSpace() []string { return slices.Sorted(maps.Keys(d.inUserSpace())) }
 
 // withGPUs is the snapshot with the GPUs in user space among its own, and the
 // names of those that it did not have.

@@ -32,6 +32,9 @@ type EngineConfig struct {
 	// ProbeTimeout after which a probe that has not returned counts as hung.
 	// It should exceed the driver session's own deadline. Default: 15s.
 	ProbeTimeout time.Duration
+	// InUserSpace, if set, lists the GPUs that pods have in user space now, or had until
+	// a moment ago: they are not the driver's, and what it says of them is not heard.
+	InUserSpace func() []string
 	// OnVerdicts gets all standing verdicts, first when Run begins (those that
 	// were restored) and then after each change, in order and already on disk.
 	// It is called under the engine's lock: it must return at once and must not
@@ -79,6 +82,9 @@ func NewEngine(ctx context.Context, cfg EngineConfig) (*Engine, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
 	}
+	if cfg.InUserSpace == nil {
+		cfg.InUserSpace = func() []string { return nil }
+	}
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o750); err != nil {
 		return nil, fmt.Errorf("making the directory of the health state: %w", err)
 	}
@@ -114,7 +120,7 @@ func (e *Engine) Tell() {
 
 // SetSnapshot hands over a new snapshot.
 func (e *Engine) SetSnapshot(s *topology.Snapshot) {
-	inventory, ports := InventoryOf(s), PortsOf(s)
+	inventory, ports := InventoryOf(s, e.cfg.InUserSpace()), PortsOf(s)
 	e.mu.Lock()
 	e.driver, e.ports, e.seen = inventory.Driver, ports, true
 	e.mu.Unlock()

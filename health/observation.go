@@ -4,6 +4,7 @@
 package health
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hostler-dev/hostler/topology"
@@ -42,6 +43,8 @@ const (
 // is a healthy answer.
 type ProbeResult struct {
 	Device string
+	// Unasked: the GPU could not be asked, for reasons that say nothing of it.
+	Unasked bool
 	// Lost: the driver says that the GPU is lost.
 	Lost bool
 	// Hung: no answer before the deadline.
@@ -67,6 +70,9 @@ type Inventory struct {
 	BootID string
 	Driver DriverReport
 	GPUs   []GPUPresence
+	// InUserSpace are the GPUs that pods have taken from the driver, which does not
+	// know them then. They are learned anew when they are back.
+	InUserSpace []string
 }
 
 // DriverReport is the accelerator driver's state. It is part of an inventory,
@@ -75,6 +81,8 @@ type DriverReport struct {
 	State topology.DriverState
 	// Message explains a state other than Ready.
 	Message string
+	// Idle: all GPUs are in user space, and a driver without any may say that it fails.
+	Idle bool
 }
 
 // GPUPresence is one GPU of an Inventory.
@@ -107,12 +115,15 @@ func (DriverReport) observation() {}
 func (Ports) observation()        {}
 func (Tick) observation()         {}
 
-// InventoryOf reads an Inventory out of a snapshot.
-func InventoryOf(s *topology.Snapshot) Inventory {
-	inventory := Inventory{BootID: s.BootID, Driver: DriverReport{State: s.Driver.State, Message: s.Driver.Message}}
+// InventoryOf reads an Inventory out of a snapshot and the names of the GPUs in user space.
+func InventoryOf(s *topology.Snapshot, inUserSpace []string) Inventory {
+	inventory := Inventory{BootID: s.BootID, Driver: DriverReport{State: s.Driver.State, Message: s.Driver.Message}, InUserSpace: inUserSpace}
 	for _, gpu := range s.GPUs {
-		inventory.GPUs = append(inventory.GPUs, GPUPresence{Device: gpu.Name, PCI: gpu.Placement.PCI, Lost: gpu.Lost})
+		if !slices.Contains(inUserSpace, gpu.Name) {
+			inventory.GPUs = append(inventory.GPUs, GPUPresence{Device: gpu.Name, PCI: gpu.Placement.PCI, Lost: gpu.Lost})
+		}
 	}
+	inventory.Driver.Idle = len(inUserSpace) > 0 && len(inventory.GPUs) == 0
 	return inventory
 }
 

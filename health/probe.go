@@ -7,6 +7,7 @@ package health
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -75,6 +76,9 @@ func (e *Engine) probeForever(ctx context.Context, loop *probeLoop) {
 }
 
 func (e *Engine) probeOnce(ctx context.Context, gpu KnownGPU) {
+	if e.isInUserSpace(gpu) {
+		return
+	}
 	answer := make(chan ProbeResult, 1)
 	go func() { answer <- e.cfg.Prober.Probe(ctx, gpu) }()
 	deadline := e.cfg.Clock.NewTimer(e.cfg.ProbeTimeout)
@@ -84,14 +88,21 @@ func (e *Engine) probeOnce(ctx context.Context, gpu KnownGPU) {
 		case <-ctx.Done():
 			return
 		case <-deadline.C():
+			if e.isInUserSpace(gpu) {
+				continue
+			}
 			e.Observe(ProbeResult{Device: gpu.Device, Hung: true})
 		case result := <-answer:
-			if ctx.Err() != nil {
-				return // the agent is stopping; an aborted call says nothing about the GPU
+			if ctx.Err() != nil || e.isInUserSpace(gpu) {
+				return // the agent is stopping, or the GPU left; an aborted call says nothing about it
 			}
 			result.Device = gpu.Device
 			e.Observe(result, Tick{})
 			return
 		}
 	}
+}
+
+func (e *Engine) isInUserSpace(gpu KnownGPU) bool {
+	return slices.Contains(e.cfg.InUserSpace(), gpu.Device)
 }

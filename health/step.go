@@ -57,6 +57,9 @@ func (r Rules) seeXID(s *State, e XIDEvent, now time.Time) {
 // seeProbe holds what the probe measures, and adds to the evidence for or
 // against each other fault of the device.
 func seeProbe(s *State, p ProbeResult, now time.Time) {
+	if p.Unasked {
+		return
+	}
 	found := probeFaults(p)
 	for _, v := range found {
 		v.Device = p.Device
@@ -122,6 +125,7 @@ func seeInventory(s *State, o Inventory, now time.Time) {
 		s.GPUs, s.Links = nil, nil
 	}
 	s.BootID = o.BootID
+	s.GPUs = slices.DeleteFunc(s.GPUs, func(known KnownGPU) bool { return slices.Contains(o.InUserSpace, known.Device) })
 	seeDriver(s, o.Driver, now)
 	if o.Driver.State == topology.DriverReady {
 		seeGPUs(s, o.GPUs, now)
@@ -132,6 +136,7 @@ func seeInventory(s *State, o Inventory, now time.Time) {
 // was never installed is not broken.
 func seeDriver(s *State, o DriverReport, now time.Time) {
 	switch {
+	case o.State != topology.DriverReady && o.Idle:
 	case o.State == topology.DriverReady:
 		s.DriverReadyIn = s.BootID
 		s.clean("", FamilyDriver, now)

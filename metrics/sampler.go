@@ -93,6 +93,9 @@ func (s *series[T]) view(now time.Time) (*T, sampleState) {
 func sampleGPU(sampler GPUSampler, pci string) func(context.Context) (nvml.Sample, bool, error) {
 	return func(ctx context.Context) (nvml.Sample, bool, error) {
 		sample, err := sampler.Sample(ctx, pci)
+		if errors.Is(err, nvml.ErrPaused) {
+			return sample, false, nil // nothing failed: another GPU changes hands
+		}
 		return sample, err == nil || sample != nvml.Sample{} && !errors.Is(err, nvml.ErrLost) && !errors.Is(err, nvml.ErrHung), err
 	}
 }

@@ -162,7 +162,7 @@ func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, err
 		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, Front: front, BootID: boot, Journal: journal,
 		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
 		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
-		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, VFs: vfs, Uplinks: a.hardware.Uplinks, Events: events,
+		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, LetGo: a.gpus.LetGo, VFs: vfs, Uplinks: a.hardware.Uplinks, Events: events,
 	}); err != nil {
 		return nil, err
 	}
@@ -187,6 +187,7 @@ func (a *agent) newHealth(ctx context.Context, client kubernetes.Interface, even
 		Rules:        health.Rules{RecoveryHoldDown: a.cfg.Health.RecoveryHoldDown.Duration, IgnoredXIDs: a.cfg.Health.IgnoredXIDs},
 		Prober:       a.events,
 		PollInterval: a.cfg.Health.PollInterval.Duration,
+		InUserSpace:  a.driver.InUserSpace,
 		OnVerdicts:   a.spread,
 	})
 	if err != nil {

@@ -87,7 +87,7 @@ func runRelease(ctx context.Context, out io.Writer, cfg *v1alpha1.AgentConfig, o
 		return err
 	}
 	defer func() { err = errors.Join(err, vfs.Close()) }()
-	d, err := driver.New(driver.Config{NodeName: cfg.NodeName, Paths: cfg.Paths, BootID: boot, Journal: journal, Attacher: attacher, Partitioner: gpus, VFs: vfs})
+	d, err := driver.New(driver.Config{NodeName: cfg.NodeName, Paths: cfg.Paths, BootID: boot, Journal: journal, Attacher: attacher, Partitioner: gpus, LetGo: gpus.LetGo, VFs: vfs})
 	if err != nil {
 		return err
 	}

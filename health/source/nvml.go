@@ -65,6 +65,9 @@ func (n *NVML) Probe(ctx context.Context, gpu health.KnownGPU) health.ProbeResul
 }
 
 func resultOf(device string, probe nvml.Probe, err error) health.ProbeResult {
+	if errors.Is(err, nvml.ErrPaused) {
+		return health.ProbeResult{Device: device, Unasked: true}
+	}
 	result := health.ProbeResult{
 		Device: device, Lost: probe.Lost || errors.Is(err, nvml.ErrUnknownGPU), Hung: probe.Hung,
 		Action:         health.RecoveryAction(probe.RecoveryAction),
