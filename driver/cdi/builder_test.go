@@ -96,12 +96,13 @@ func TestSharesOfOneDeviceAreDevicesOfTheirOwn(t *testing.T) {
 }
 
 // A driver root as the driver's installer leaves it: nvcdi finds its files.
-func TestGPUWithDriverFiles(t *testing.T) {
+// withDriverFiles puts a driver into the builder's machine, as nvcdi recognises one, and returns a claim for its GPU.
+func withDriverFiles(t testing.TB, b *Builder) *Claim {
+	t.Helper()
 	compiler, err := exec.LookPath("cc")
 	if err != nil {
 		t.Skip("needs a C compiler to make shared objects that nvcdi recognises")
 	}
-	b := builder(t)
 	root := filepath.Dir(b.Dev)
 	libraries := filepath.Join(root, "usr/lib64")
 	if err := os.MkdirAll(libraries, 0o755); err != nil {
@@ -120,8 +121,14 @@ func TestGPUWithDriverFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "hook"), nil, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	claim := &Claim{UID: claimUID, Driver: topology.Driver{Version: "570.124.06", Library: filepath.Join(libraries, "libnvidia-ml.so.1")},
+	return &Claim{UID: claimUID, Driver: topology.Driver{Version: "570.124.06", Library: filepath.Join(libraries, "libnvidia-ml.so.1")},
 		Devices: []Device{{Name: "gpu-0000-17-00-0", GPU: theGPU()}}}
+}
+
+func TestGPUWithDriverFiles(t *testing.T) {
+	b := builder(t)
+	root := filepath.Dir(b.Dev)
+	claim := withDriverFiles(t, b)
 	spec := build(t, b, claim)
 	common := deviceNamed(t, spec, "gpu-driver").ContainerEdits
 	if len(common.Hooks) == 0 || len(deviceNamed(t, spec, "gpu-0000-17-00-0").ContainerEdits.Hooks) != 0 {

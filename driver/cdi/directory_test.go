@@ -17,7 +17,7 @@ const claimUID types.UID = "0c5a3b0e-8f4b-4c3c-9a55-0a6f5f0b7f10"
 
 // builder makes specs for a machine in a directory, with one GPU's nodes and
 // one RDMA device's.
-func builder(t *testing.T) *Builder {
+func builder(t testing.TB) *Builder {
 	t.Helper()
 	dev := filepath.Join(t.TempDir(), "dev")
 	if err := os.MkdirAll(filepath.Join(dev, "infiniband"), 0o755); err != nil {

@@ -41,7 +41,7 @@ func (n *NVIDIA) Partition(ctx context.Context, driver topology.Driver, gpu *top
 	if graphics(partition.Profile) {
 		// Graphics go through the GPU's DRM nodes, which only such partitions can use.
 		var err error
-		if edits, err = n.fromLibrary(ctx, driver, gpu); err != nil {
+		if edits, err = n.gpu(ctx, driver, gpu); err != nil {
 			klog.FromContext(ctx).V(2).Info("Container gets no graphics nodes for its partition", "device", gpu.Name, "reason", oneLine(err))
 			edits = &specs.ContainerEdits{}
 		}

@@ -43,10 +43,8 @@ type NVIDIA struct {
 	cfg NVIDIAConfig
 
 	mu sync.Mutex
-	// common is the last result of a walk over the driver root, which is the
-	// slow part, and what it was made from.
-	common      *specs.ContainerEdits
-	fingerprint string
+	// answers are nvcdi's last ones, the common edits under "" and those of GPUs under their UUIDs.
+	answers map[string]answer
 }
 
 var _ GPUEdits = (*NVIDIA)(nil)
@@ -56,13 +54,13 @@ func NewNVIDIA(cfg NVIDIAConfig) *NVIDIA {
 	if cfg.Proc == "" {
 		cfg.Proc = "/proc"
 	}
-	return &NVIDIA{cfg: cfg}
+	return &NVIDIA{cfg: cfg, answers: map[string]answer{}}
 }
 
 // Common implements GPUEdits. NVIDIA_DRIVER_CAPABILITIES is set for programs
 // that look at it; nvcdi itself does not select files by capability.
 func (n *NVIDIA) Common(ctx context.Context, driver topology.Driver, capabilities []string) (*specs.ContainerEdits, error) {
-	edits, err := n.cachedCommon(ctx, driver)
+	edits, err := n.common(ctx, driver)
 	if err != nil {
 		return nil, err
 	}
@@ -72,29 +70,12 @@ func (n *NVIDIA) Common(ctx context.Context, driver topology.Driver, capabilitie
 	return edits, nil
 }
 
-// cachedCommon walks the driver root again when the driver's version, its
-// library's directory, the device directory or the hook has changed, and at no other time.
-func (n *NVIDIA) cachedCommon(ctx context.Context, driver topology.Driver) (*specs.ContainerEdits, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	fingerprint := strings.Join([]string{driver.Version, stamp(driver.Library), stamp(filepath.Dir(driver.Library)), stamp(n.cfg.Dev), stamp(n.cfg.Hook)}, "|")
-	if n.common == nil || n.fingerprint != fingerprint {
-		edits, err := n.fromLibrary(ctx, driver, nil)
-		if err != nil {
-			klog.FromContext(ctx).Info("Containers get GPU device nodes and the NVML library only, because the driver root is incomplete", "driverRoot", n.cfg.DriverRoot, "reason", oneLine(err))
-			edits = n.bareCommon(driver)
-		}
-		n.common, n.fingerprint = edits, fingerprint
-	}
-	return clone(n.common), nil
-}
-
 // Device implements GPUEdits.
 func (n *NVIDIA) Device(ctx context.Context, driver topology.Driver, gpu *topology.GPU) (*specs.ContainerEdits, error) {
 	if gpu.Minor < 0 {
 		return nil, minorError(gpu)
 	}
-	edits, err := n.fromLibrary(ctx, driver, gpu)
+	edits, err := n.gpu(ctx, driver, gpu)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("Container gets the bare device node of a GPU", "device", gpu.Name, "reason", oneLine(err))
 		edits = &specs.ContainerEdits{}

@@ -3,14 +3,12 @@
 package cdi
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"k8s.io/klog/v2"
-	"tags.cncf.io/container-device-interface/specs-go"
 )
 
 // rebase replaces the leading directory from by to; other paths are unchanged.
@@ -38,19 +36,6 @@ func stamp(path string) string {
 		return "absent"
 	}
 	return fmt.Sprintf("%d/%d", info.Size(), info.ModTime().UnixNano())
-}
-
-// clone copies edits by way of JSON, the form in which they are written anyway.
-func clone(edits *specs.ContainerEdits) *specs.ContainerEdits {
-	raw, err := json.Marshal(edits)
-	if err != nil {
-		panic(fmt.Sprintf("container edits consist of strings and numbers: %v", err))
-	}
-	out := &specs.ContainerEdits{}
-	if err := json.Unmarshal(raw, out); err != nil {
-		panic(fmt.Sprintf("container edits read back what they wrote: %v", err))
-	}
-	return out
 }
 
 // library is the logger that nvcdi wants. What it calls information is detail here.
