@@ -72,7 +72,11 @@ func (d *Driver) Release(ctx context.Context, o ReleaseOptions) ([]Released, err
 		o.Proc = "/proc"
 	}
 	records, fault := o.Records()
-	files, err := d.directory.List()
+	specs, err := d.directory.List()
+	if err != nil {
+		return nil, err
+	}
+	described, err := d.steps.Metadata.List()
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +85,7 @@ func (d *Driver) Release(ctx context.Context, o ReleaseOptions) ([]Released, err
 		return nil, err
 	}
 	claims := map[types.UID]bool{}
-	for _, uid := range files {
+	for _, uid := range append(specs, described...) {
 		claims[uid] = true
 	}
 	for _, record := range records {
@@ -161,7 +165,7 @@ func (d *Driver) release(ctx context.Context, r Released, o ReleaseOptions) erro
 		if left := d.cfg.Journal.Entry(r.Claim); left != nil {
 			return fmt.Errorf("GPU partition %s may still be there, and cannot be removed while the accelerator driver does not work; run this again when it does, or reboot the machine, which removes all partitions", left.Devices[0].Name)
 		}
-	} else if err := errors.Join(d.cfg.Attacher.Release(ctx, r.Claim), d.directory.Remove(r.Claim)); err != nil {
+	} else if err := errors.Join(d.cfg.Attacher.Release(ctx, r.Claim), d.directory.Remove(r.Claim), d.steps.Metadata.Remove(r.Claim)); err != nil {
 		return err
 	}
 	records, _ := o.Records() // whose fault is no claim's in particular, and reported once

@@ -146,6 +146,13 @@ func (n *abandoned) remains(t *testing.T) []string {
 	for _, uid := range specs {
 		all = append(all, "spec "+string(uid))
 	}
+	described, err := n.driver(t, "boot").steps.Metadata.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, uid := range described {
+		all = append(all, "metadata "+string(uid))
+	}
 	for uid := range n.attached.records {
 		all = append(all, "record "+string(uid))
 	}
@@ -165,10 +172,14 @@ func (n *abandoned) administrators() bool {
 
 func TestReleaseLeavesTheNodeAsItWasBeforeItsClaims(t *testing.T) {
 	for name, lose := range map[string]func(*abandoned) error{
-		"nothing is lost":                    func(*abandoned) error { return nil },
-		"the journal is gone":                func(n *abandoned) error { return os.Remove(journalPath(n.paths)) },
-		"the journal is damaged":             func(n *abandoned) error { return os.WriteFile(journalPath(n.paths), []byte("rubbish"), 0o600) },
-		"the CDI directory was wiped":        func(n *abandoned) error { return os.RemoveAll(n.paths.CDI) },
+		"nothing is lost":             func(*abandoned) error { return nil },
+		"the journal is gone":         func(n *abandoned) error { return os.Remove(journalPath(n.paths)) },
+		"the journal is damaged":      func(n *abandoned) error { return os.WriteFile(journalPath(n.paths), []byte("rubbish"), 0o600) },
+		"the CDI directory was wiped": func(n *abandoned) error { return os.RemoveAll(n.paths.CDI) },
+		"nothing but metadata is left": func(n *abandoned) error {
+			clear(n.attached.records)
+			return errors.Join(os.Remove(journalPath(n.paths)), os.RemoveAll(n.paths.CDI), n.gpu.DestroyPartition(t.Context(), migPCI, 2))
+		},
 		"a partition was removed by hand":    func(n *abandoned) error { return n.gpu.DestroyPartition(t.Context(), migPCI, 2) },
 		"the GPU with the partition is lost": func(n *abandoned) error { n.gpu.Fault = errors.New("GPU is lost"); return nil },
 	} {
@@ -254,7 +265,7 @@ func TestReleaseOfClaimsWhosePodsRun(t *testing.T) {
 			if len(left) != 1 || left[uid] == nil || !strings.Contains(left[uid].Error(), run.says) || !strings.Contains(left[uid].Error(), "--force") {
 				t.Errorf("left: %v", left)
 			}
-			if got := n.remains(t); !slices.Equal(got, []string{"entry gpu", "record " + uid, "spec " + uid}) {
+			if got := n.remains(t); !slices.Equal(got, []string{"entry gpu", "metadata " + uid, "record " + uid, "spec " + uid}) {
 				t.Errorf("on the node is %q, want all of that one claim", got)
 			}
 			if left := n.release(t, n.driver(t, "boot"), ReleaseOptions{Force: true}); len(left) > 0 || len(n.remains(t)) > 0 {
