@@ -128,10 +128,17 @@ type started struct {
 
 func (n *node) start(t *testing.T, command string, flags ...string) *started {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	return n.startWith(t, nil, command, flags...)
+}
+
+// startWith starts a command with more in its environment.
+func (n *node) startWith(t *testing.T, environment []string, command string, flags ...string) *started {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	s := &started{command: exec.CommandContext(ctx, n.program, append([]string{command}, flags...)...), ended: make(chan struct{})}
 	// The race detector's runtime else sleeps for a second at each exit.
 	s.command.Env = []string{asCommand, "PATH=" + os.Getenv("PATH"), "HOME=" + n.dir, "GORACE=atexit_sleep_ms=0"}
+	s.command.Env = append(s.command.Env, environment...)
 	s.command.Stdout, s.command.Stderr = &s.out, &s.errs
 	if err := s.command.Start(); err != nil {
 		t.Fatal(err)

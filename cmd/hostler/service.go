@@ -141,6 +141,7 @@ func (s *service) leave(ctx, working context.Context, front *driver.Front) error
 		case working.Err() != nil:
 			return nil
 		case ctx.Err() != nil:
+			logger.Info("Told to stop; finishing what was begun")
 			s.awaitQuiet(working, front, stopLimit)
 			return errStopped
 		case err != nil:
