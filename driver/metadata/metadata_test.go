@@ -3,6 +3,7 @@ package metadata
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,5 +199,31 @@ func TestUnwritableDirectory(t *testing.T) {
 	}
 	if err := d.Remove("6d8a4cb2"); err != nil {
 		t.Errorf("there is nothing to remove: %v", err)
+	}
+}
+
+// BenchmarkWrite is what each request adds to a prepare: a file, read back.
+func BenchmarkWrite(b *testing.B) {
+	d, err := New(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	content := contentOf("10.1.0.5/24")
+	attributes := content.Requests[0].Devices[0].Attributes
+	for i := range 20 { // a GPU has as many
+		attributes[resourceapi.QualifiedName(fmt.Sprintf("hostler.dev/attribute%d", i))] = resourceapi.DeviceAttribute{StringValue: ptr.To("NVIDIA H100 80GB HBM3")}
+	}
+	for b.Loop() {
+		if _, err := d.Ensure(content); err != nil {
+			b.Fatal(err)
+		}
+		if err := d.Verify(content); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := d.Remove(content.UID); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
 	}
 }
