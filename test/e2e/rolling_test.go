@@ -1,0 +1,191 @@
+package e2e
+
+// The agents are upgraded and downgraded again while pods come and go. A pod must
+// not notice: each one that is created runs, with no complaint in its events, and
+// at every moment the node has an agent that is ready and slices in the API server.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+)
+
+// coming are pods of one kind that come and go one after the other.
+var coming = []string{"gpu", "gpu", "gpu-nic"}
+
+func TestAgentIsReplacedUnderChurn(t *testing.T) {
+	s := newScenario(t)
+	s.apply(
+		template("gpu", requests(request("gpu", oneGPU))),
+		template("gpu-nic", requests(request("gpu", oneGPU), request("nic", anyNIC))+samePCIeRoot+
+			"config:\n- requests: [nic]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: NICConfig, interfaceName: fabric0, rdma: None}}\n"))
+	watching, endWatch := context.WithCancel(s.ctx)
+	agents, slicesOf := s.watchAgents(watching), s.watchSlices(watching)
+	s.eventually("the watches have begun", func() error { return errors.Join(agents.begun(), slicesOf.begun()) })
+
+	churning, stop := context.WithCancel(s.ctx)
+	defer stop()
+	var workers sync.WaitGroup
+	served := make([]int, len(coming))
+	for i, kind := range coming {
+		workers.Go(func() { served[i] = s.comeAndGo(churning, fmt.Sprintf("%s-%d", kind, i), kind) })
+	}
+	first := s.agent()
+	for _, version := range []string{"next", "previous"} {
+		before := s.agent()
+		s.kubectl("-n", agentNamespace, "patch", "ds", "hostler", "-p", `{"spec":{"template":{"metadata":{"annotations":{"test.hostler.dev/version":"`+version+`"}}}}}`)
+		s.awaitAgent()
+		s.eventually("the old agent is gone", func() error {
+			if now := s.agent(); strings.Contains(now, before) {
+				return fmt.Errorf("there are %s", now)
+			}
+			return nil
+		})
+		log := s.kubectl("-n", agentNamespace, "logs", s.agent(), "--tail=-1")
+		if !strings.Contains(log, "Asked the node's active agent for its turn") {
+			t.Errorf("the new agent came after the old one, not beside it:\n%s", log)
+		}
+	}
+	stop()
+	workers.Wait()
+	endWatch()
+	t.Logf("%s was replaced twice; %v pods of %v ran meanwhile", first, served, coming)
+	if slices.Min(served) < 3 {
+		t.Error("too few pods came and went for this run to prove anything")
+	}
+	for _, fault := range append(agents.ended(), slicesOf.ended()...) {
+		t.Error(fault)
+	}
+	s.noWarnings()
+}
+
+// comeAndGo creates pods and deletes them once they run, until ctx ends, and returns how many ran.
+func (s *scenario) comeAndGo(ctx context.Context, prefix, kind string) (ran int) {
+	for ; ctx.Err() == nil; ran++ {
+		name := fmt.Sprintf("%s-%d", prefix, ran)
+		if _, err := command(s.ctx, pod(name, kind, ""), "kubectl", "-n", s.namespace, "apply", "-f", "-"); err != nil {
+			s.Error(err)
+			return ran
+		}
+		if _, err := s.try("wait", "--for=condition=Ready", "pod/"+name, "--timeout="+patience.String()); err != nil {
+			s.Error(err)
+			return ran
+		}
+		if restarts, err := s.try("get", "pod", name, "-o", "jsonpath={.status.containerStatuses[*].restartCount}"); err != nil || restarts != "0" {
+			s.Errorf("pod %s: restarts %s, %v", name, restarts, err)
+		}
+		if _, err := s.try("delete", "pod", name, "--wait=true", "--timeout=60s"); err != nil {
+			s.Error(err)
+			return ran
+		}
+	}
+	return ran
+}
+
+// noWarnings: the scheduler's word on pods that wait for their claims to be made is the only one allowed.
+func (s *scenario) noWarnings() {
+	s.Helper()
+	var events corev1.EventList
+	s.getJSON(&events, "events", "--field-selector=type=Warning")
+	for _, event := range events.Items {
+		if event.Reason != "FailedScheduling" {
+			s.Errorf("%s: %s: %s", event.InvolvedObject.Name, event.Reason, event.Message)
+		}
+	}
+}
+
+// watch follows objects of one kind and notes what must not be.
+type watch struct {
+	done chan struct{}
+
+	mu     sync.Mutex
+	seen   bool
+	faults []string
+}
+
+func (w *watch) begun() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.seen {
+		return errors.New("nothing was seen yet")
+	}
+	return nil
+}
+
+func (w *watch) ended() []string {
+	<-w.done
+	return w.faults
+}
+
+// watched decodes what `kubectl get --watch` writes and hands it to check, which
+// returns what is wrong with it, or "". A watch that ends early is a fault.
+func watched[T any](ctx context.Context, check func(kind string, object T) string, args ...string) *watch {
+	w := &watch{done: make(chan struct{})}
+	reader, writer := io.Pipe()
+	cmd := testbed.Command(ctx, "kubectl", append([]string{"get", "--watch", "--output-watch-events", "-o", "json"}, args...)...)
+	cmd.Stdout = writer
+	go func() { writer.CloseWithError(errors.Join(io.EOF, cmd.Run())) }()
+	go func() {
+		defer close(w.done)
+		for decoder := json.NewDecoder(reader); ; {
+			var event struct {
+				Type   string
+				Object T
+			}
+			err := decoder.Decode(&event)
+			if ctx.Err() != nil {
+				return
+			}
+			w.mu.Lock()
+			w.seen = true
+			if err != nil {
+				w.faults = append(w.faults, fmt.Sprintf("the watch of %v ended: %v", args, err))
+			} else if fault := check(event.Type, event.Object); fault != "" {
+				w.faults = append(w.faults, time.Now().Format(time.TimeOnly)+": "+fault)
+			}
+			w.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return w
+}
+
+// watchAgents notes moments without a ready agent on the scenario's node.
+func (s *scenario) watchAgents(ctx context.Context) *watch {
+	ready := map[types.UID]bool{}
+	return watched(ctx, func(kind string, agent corev1.Pod) string {
+		ready[agent.UID] = kind != "DELETED" && slices.ContainsFunc(agent.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		})
+		for _, is := range ready {
+			if is {
+				return ""
+			}
+		}
+		return fmt.Sprintf("no agent is ready since pod %s was %s", agent.Name, strings.ToLower(kind))
+	}, "pods", "-n", agentNamespace, "--field-selector=spec.nodeName="+s.node.Name)
+}
+
+// watchSlices notes when one of the node's slices is taken away.
+func (s *scenario) watchSlices(ctx context.Context) *watch {
+	return watched(ctx, func(kind string, slice resourceapi.ResourceSlice) string {
+		if kind != "DELETED" || ptr.Deref(slice.Spec.NodeName, "") != s.node.Name {
+			return ""
+		}
+		return fmt.Sprintf("slice %s of pool %s is gone", slice.Name, slice.Spec.Pool.Name)
+	}, "resourceslices", "--field-selector=spec.driver=hostler.dev")
+}
