@@ -83,5 +83,5 @@ var errBypass = bypassError{}
 type bypassError struct{}
 
 func (bypassError) Error() string {
-	return "RDMA verbs, and a NIC in user space, bypass the rules of an egress scope; set \"rdma: None\" and no mode vfio in the NICConfig, or \"kernelBypass: Allow\" in the EgressConfig to accept that"
+	return "RDMA verbs bypass the rules of an egress scope, and so does a NIC in user space; set \"rdma: None\" and no mode vfio in the NICConfig, or \"kernelBypass: Allow\" in the EgressConfig to accept that"
 }
