@@ -2,19 +2,17 @@
 //
 // All changes that arrive while one is being written go into the next write
 // together (group commit), so that eight claims prepared at once cost one or two
-// writes and not eight. The file is replaced as a whole: written beside,
-// synced, renamed, and the directory synced.
+// writes and not eight. Whoever came first for a write makes it.
+//
+// Memory runs ahead of the disk by one write at most. What that is about to give
+// free is nobody else's before it is on disk, so that a write which fails can always
+// be taken back.
 
 package claim
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -23,18 +21,30 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
-
-	"github.com/hostler-dev/hostler/driver/cdi"
 )
 
-// Journal is the durable set of entries, by claim.
+// Journal is the durable set of entries, by claim, with the tombstones of those
+// that left it a short while ago.
 type Journal struct {
-	path string
+	path  string
+	disk  disk
+	codec *codec
+	// recoveries are what was out of the ordinary when it was opened.
+	recoveries []Recovery
+	// later are the claims that a later version of the agent prepared, as far as
+	// their CDI specs can be read.
+	later map[types.UID]*laterClaim
 
 	mu      sync.Mutex
 	entries map[types.UID]*Entry // replaced entry by entry, never written through
-	changed chan struct{}        // closed at every change
+	// durable are the entries by the last write that succeeded.
+	durable map[types.UID]*Entry
+	// unsettled says that a write failed, or was never tried, after which the disk may
+	// say something else than durable.
+	unsettled  bool
+	unprepared map[types.UID]Tombstone
+	incomplete bool
+	changed    chan struct{} // closed at every change
 	// next is the write that changes made now will be part of; writing says
 	// that an earlier one is under way.
 	next    *write
@@ -43,88 +53,11 @@ type Journal struct {
 
 // write is one replacement of the file, awaited by everyone whose change it carries.
 type write struct {
+	claims []types.UID
+	// turn gets a value when it is this write's turn: one of those who await it makes it.
+	turn chan struct{}
 	done chan struct{}
 	err  error
-}
-
-// OpenJournal reads the journal at path. One that is damaged is set aside under
-// a name that says so. That one and a missing one are rebuilt from the CDI specs,
-// each of which carries the entry that it was made from: a broken file is no
-// reason to stop serving a node.
-func OpenJournal(ctx context.Context, path string, specs cdi.Directory) (*Journal, error) {
-	j := &Journal{path: path, entries: map[types.UID]*Entry{}, changed: make(chan struct{})}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, fmt.Errorf("create the state directory: %w; check paths.state in the agent's configuration", err)
-	}
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		// The first start, or somebody deleted it under running pods.
-		return j, j.rebuild(ctx, specs)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the journal: %w; the agent needs read and write access to this file", err)
-	}
-	entries, damage := decodeJournal(raw)
-	if damage != nil {
-		aside := fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405.000000000Z"))
-		if err := os.Rename(path, aside); err != nil {
-			return nil, fmt.Errorf("the journal %s is damaged (%w) and cannot be set aside: %w", path, damage, err)
-		}
-		klog.FromContext(ctx).Error(damage, "The journal is damaged; it is set aside and rebuilt from the CDI specs", "journal", path, "setAside", aside)
-		return j, j.rebuild(ctx, specs)
-	}
-	for i := range entries {
-		j.entries[entries[i].ClaimUID] = &entries[i]
-	}
-	return j, nil
-}
-
-// ReadJournal is a look at the journal by somebody who does not own it: nothing
-// is created, set aside or kept open. A missing file is an empty journal.
-func ReadJournal(path string) (*Journal, error) {
-	j := &Journal{path: path, entries: map[types.UID]*Entry{}, changed: make(chan struct{})}
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return j, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the journal: %w", err)
-	}
-	entries, err := decodeJournal(raw)
-	if err != nil {
-		return nil, fmt.Errorf("the journal %s is damaged: %w; the agent rebuilds it when it starts", path, err)
-	}
-	for i := range entries {
-		j.entries[entries[i].ClaimUID] = &entries[i]
-	}
-	return j, nil
-}
-
-// rebuild takes the entries from the CDI specs. A spec that is damaged too is
-// left to reconciliation, which removes what no entry claims.
-func (j *Journal) rebuild(ctx context.Context, specs cdi.Directory) error {
-	claims, err := specs.List()
-	if err != nil {
-		return err
-	}
-	for _, claim := range claims {
-		raw, err := specs.Entry(claim)
-		entry := &Entry{}
-		if err == nil {
-			err = json.Unmarshal(raw, entry)
-		}
-		if err == nil && entry.ClaimUID != claim {
-			err = fmt.Errorf("its entry is of claim %q", entry.ClaimUID)
-		}
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "A CDI spec is of no use for rebuilding the journal", "claimUID", claim)
-			continue
-		}
-		if err := j.Put(entry); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Entries returns all entries in the order of claim UIDs.
@@ -154,48 +87,73 @@ func (j *Journal) Changed() <-chan struct{} {
 // taken back.
 func (j *Journal) Put(entry *Entry) error {
 	j.mu.Lock()
-	if err := conflict(entry, j.entries); err != nil {
+	if err := j.conflict(entry); err != nil {
 		j.mu.Unlock()
 		return err
 	}
-	before := j.entries[entry.ClaimUID]
 	j.entries[entry.ClaimUID] = entry
-	err := j.commit()
-	if err == nil {
-		return nil
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.entries[entry.ClaimUID] == entry {
-		if delete(j.entries, entry.ClaimUID); before != nil {
-			j.entries[entry.ClaimUID] = before
-		}
-		j.announce()
-	}
-	return err
+	return j.commit(entry.ClaimUID)
 }
 
 // Delete removes an entry. It returns when that is on disk; an entry that is
-// not there costs nothing.
+// not there costs nothing. If it cannot be written, the entry is back.
 func (j *Journal) Delete(claim types.UID) error {
 	j.mu.Lock()
-	before, ok := j.entries[claim]
-	if !ok {
+	if _, ok := j.entries[claim]; !ok {
 		j.mu.Unlock()
 		return nil
 	}
 	delete(j.entries, claim)
-	err := j.commit()
-	if err == nil {
+	return j.commit(claim)
+}
+
+// Settle writes the journal if the disk may say something else than was last
+// reported: after a write whose end is not known.
+func (j *Journal) Settle() error {
+	j.mu.Lock()
+	if !j.unsettled {
+		j.mu.Unlock()
 		return nil
 	}
+	return j.commit()
+}
+
+// save writes the journal as it is, with tombstones that no entry's end brings to disk.
+func (j *Journal) save() error {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if _, replaced := j.entries[claim]; !replaced {
-		j.entries[claim] = before
-		j.announce()
+	return j.commit()
+}
+
+// conflict returns why the entry cannot join the others. To these belong also
+// those on disk that are about to be replaced or to go, and what a later version
+// of the agent gave away.
+func (j *Journal) conflict(entry *Entry) error {
+	if err := conflict(entry, j.entries); err != nil {
+		return err
 	}
-	return err
+	before := j.entries[entry.ClaimUID]
+	against := func(other *Entry) error {
+		both := map[types.UID]*Entry{other.ClaimUID: other}
+		if before != nil {
+			both[entry.ClaimUID] = before
+		}
+		return conflict(entry, both)
+	}
+	for claim, other := range j.durable {
+		if claim != entry.ClaimUID && j.entries[claim] != other {
+			if err := against(other); err != nil {
+				return err
+			}
+		}
+	}
+	for claim, other := range j.later {
+		if claim != entry.ClaimUID && other.entry.BootID == entry.BootID {
+			if err := against(other.entry); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (j *Journal) announce() {
@@ -203,76 +161,77 @@ func (j *Journal) announce() {
 	j.changed = make(chan struct{})
 }
 
-// commit is called with the lock held, after a change, and releases it. The
-// first to come writes for all who came until it began.
-func (j *Journal) commit() error {
+// commit is called with the lock held, after a change of the claims, and releases
+// it. It returns when the change is on disk or has been taken back.
+func (j *Journal) commit(claims ...types.UID) error {
 	j.announce()
 	if j.next == nil {
-		j.next = &write{done: make(chan struct{})}
+		j.next = &write{turn: make(chan struct{}, 1), done: make(chan struct{})}
 	}
 	mine := j.next
+	mine.claims = append(mine.claims, claims...)
 	if j.writing {
 		j.mu.Unlock()
-		<-mine.done
-		return mine.err
+		select {
+		case <-mine.done:
+			return mine.err
+		case <-mine.turn:
+		}
+		j.mu.Lock()
 	}
 	j.writing = true
-	for j.next != nil {
-		// Claims of one call arrive together: let the others in first.
-		j.mu.Unlock()
-		runtime.Gosched()
-		j.mu.Lock()
-		current := j.next
-		j.next = nil
-		entries := sortedEntries(j.entries)
-		j.mu.Unlock()
-		current.err = j.save(entries)
-		close(current.done)
-		j.mu.Lock()
-	}
-	j.writing = false
+	// Claims of one call arrive together: let the others in first.
 	j.mu.Unlock()
+	runtime.Gosched()
+	j.mu.Lock()
+	j.next = nil
+	entries, unprepared, incomplete := maps.Clone(j.entries), j.tombstones(time.Now()), j.incomplete
+	j.mu.Unlock()
+	var touched bool
+	touched, mine.err = j.replace(&record{Entries: sortedEntries(entries), Unprepared: unprepared, Incomplete: incomplete})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if mine.err == nil {
+		j.durable, j.unsettled = entries, false
+	} else {
+		j.takeBack(mine.claims)
+		j.unsettled = j.unsettled || touched
+	}
+	j.announce()
+	close(mine.done)
+	if j.writing = j.next != nil; j.writing {
+		j.next.turn <- struct{}{}
+	}
 	return mine.err
 }
 
-func (j *Journal) save(entries []*Entry) error {
-	raw, err := encodeJournal(entries)
+// takeBack has memory say of the claims what the disk says, but for those that
+// the next write changes anyway, and whose state it decides.
+func (j *Journal) takeBack(claims []types.UID) {
+	for _, claim := range claims {
+		if j.next != nil && slices.Contains(j.next.claims, claim) {
+			continue
+		}
+		if delete(j.entries, claim); j.durable[claim] != nil {
+			j.entries[claim] = j.durable[claim]
+		}
+	}
+}
+
+func (j *Journal) replace(r *record) (touched bool, err error) {
+	raw, err := j.codec.encode(r)
 	if err != nil {
-		return fmt.Errorf("encode the journal: %w", err)
+		return false, fmt.Errorf("encode the journal: %w", err)
 	}
-	if err := replaceFile(j.path, raw); err != nil {
-		return fmt.Errorf("write the journal: %w; check free space and permissions of %s", err, filepath.Dir(j.path))
+	touched, err = replaceFile(j.disk, j.path, raw)
+	if err == nil {
+		return touched, nil
 	}
-	return nil
+	return touched, fmt.Errorf("write the journal %s: %w; %s", j.path, err, remedy(err, filepath.Dir(j.path)))
 }
 
 func sortedEntries(entries map[types.UID]*Entry) []*Entry {
 	return slices.SortedFunc(maps.Values(entries), func(a, b *Entry) int {
 		return strings.Compare(string(a.ClaimUID), string(b.ClaimUID))
 	})
-}
-
-// replaceFile puts data in place of path so that after a crash, at any moment
-// and of the whole machine, either the old or the new content is there.
-func replaceFile(path string, data []byte) error {
-	temporary := path + ".tmp"
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		return err
-	}
-	directory, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(directory.Sync(), directory.Close())
 }

@@ -2,7 +2,9 @@
 // The checksum is over the bytes as they are, never over a value that was
 // decoded and encoded again: a field that a later version adds must not make
 // an intact file look corrupt. The JSON is an object of the Kubernetes API
-// machinery, which finds the Go type by version.
+// machinery, which finds the Go type by version and converts it. It is written in
+// the oldest version that can express all entries, so that an older agent can take
+// over wherever it could undo what is there.
 
 package claim
 
@@ -13,37 +15,41 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 )
 
 const journalHeader = "hostler-journal sha256:"
 
-// journalV1 is version 1 of the file. A version that cannot express it gets a
-// type of its own and a conversion; fields that readers may ignore are added here.
-type journalV1 struct {
-	metav1.TypeMeta `json:",inline"`
-	Entries         []*Entry `json:"entries"`
+// versionError says that something intact was written in a version that this agent
+// does not read: by a later one.
+type versionError struct{ Version string }
+
+func (e *versionError) Error() string {
+	return fmt.Sprintf("it is of version %s, which a later version of the agent writes; this one reads up to %s", e.Version, version2)
 }
 
-// DeepCopyObject implements runtime.Object. Entries are never modified, so that
-// copies can share them.
-func (j *journalV1) DeepCopyObject() runtime.Object {
-	return &journalV1{TypeMeta: j.TypeMeta, Entries: append([]*Entry(nil), j.Entries...)}
+// codec encodes and decodes journals and copies of their entries.
+type codec struct {
+	scheme  *runtime.Scheme
+	decoder runtime.Decoder
 }
 
-func journalVersion() schema.GroupVersion {
-	return schema.GroupVersion{Group: "journal.hostler.dev", Version: "v1"}
+func newCodec() (*codec, error) {
+	scheme, err := newJournalScheme()
+	if err != nil {
+		return nil, fmt.Errorf("register the journal's versions: %w", err)
+	}
+	return &codec{scheme: scheme, decoder: serializer.NewCodecFactory(scheme).UniversalDecoder(journalVersion(runtime.APIVersionInternal))}, nil
 }
 
-func encodeJournal(entries []*Entry) ([]byte, error) {
-	object := journalV1{Entries: entries}
-	object.APIVersion, object.Kind = journalVersion().WithKind("Journal").ToAPIVersionAndKind()
-	body, err := json.Marshal(object)
+// encode returns the file.
+func (c *codec) encode(r *record) ([]byte, error) {
+	body, err := c.body(r)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +57,21 @@ func encodeJournal(entries []*Entry) ([]byte, error) {
 	return append([]byte(journalHeader+hex.EncodeToString(sum[:])+"\n"), body...), nil
 }
 
-func decodeJournal(raw []byte) ([]Entry, error) {
+func (c *codec) body(r *record) ([]byte, error) {
+	version := version1
+	for _, entry := range r.Entries {
+		version = max(version, entry.oldestVersion())
+	}
+	object, err := c.scheme.UnsafeConvertToVersion(r, journalVersion(version))
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(object)
+}
+
+// decode reads the file. The error is a *versionError if nothing is wrong with it but
+// that it was written for others.
+func (c *codec) decode(raw []byte) (*record, error) {
 	header, body, found := bytes.Cut(raw, []byte("\n"))
 	sum, isHeader := bytes.CutPrefix(header, []byte(journalHeader))
 	if !found || !isHeader {
@@ -60,24 +80,86 @@ func decodeJournal(raw []byte) ([]Entry, error) {
 	if actual := sha256.Sum256(body); hex.EncodeToString(actual[:]) != string(sum) {
 		return nil, errors.New("its content does not match its checksum")
 	}
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypeWithName(journalVersion().WithKind("Journal"), &journalV1{})
-	object, _, err := serializer.NewCodecFactory(scheme).UniversalDeserializer().Decode(body, nil, nil)
+	return c.decodeBody(body)
+}
+
+func (c *codec) decodeBody(body []byte) (*record, error) {
+	object, kind, err := c.decoder.Decode(body, nil, nil)
+	if runtime.IsNotRegisteredError(err) && kind != nil && kind.Group == journalGroup && kind.Kind == journalKind &&
+		regexp.MustCompile(`^v[0-9]+[a-z0-9]*$`).MatchString(kind.Version) {
+		return nil, &versionError{Version: kind.Version}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("it is not of a version that this agent reads: %w", err)
 	}
-	journal, ok := object.(*journalV1)
+	r, ok := object.(*record)
 	if !ok {
 		return nil, fmt.Errorf("it holds a %T", object)
 	}
 	seen := map[types.UID]bool{}
-	entries := make([]Entry, 0, len(journal.Entries))
-	for i, entry := range journal.Entries {
+	for i, entry := range r.Entries {
 		if entry == nil || entry.ClaimUID == "" || seen[entry.ClaimUID] {
 			return nil, fmt.Errorf("its entry %d names no claim, or one that another entry names too", i)
 		}
 		seen[entry.ClaimUID] = true
-		entries = append(entries, *entry)
 	}
-	return entries, nil
+	return r, nil
+}
+
+// encodeEntry is the copy of an entry in the claim's CDI spec. Version 1 has it
+// bare, without saying so, as it has been since before there were others. Any
+// other is a journal of one entry, in which agents that expect a bare one find no
+// claim, rather than one of which they would know the half.
+func encodeEntry(entry *Entry) ([]byte, error) {
+	if entry.oldestVersion() == version1 {
+		return json.Marshal(toV1(entry))
+	}
+	c, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	return c.body(&record{Entries: []*Entry{entry}})
+}
+
+// decodeEntry reads the copy in the spec of that claim. With a *versionError the
+// entry is as much as could be made of it: what it holds, perhaps, but never how to undo it.
+func (c *codec) decodeEntry(claim types.UID, raw []byte) (*Entry, error) {
+	var meta metav1.TypeMeta
+	if err := json.Unmarshal(raw, &meta); err != nil {
+		return nil, err
+	}
+	var entry *Entry
+	if meta.APIVersion == "" {
+		bare := &entryV1{}
+		if err := json.Unmarshal(raw, bare); err != nil {
+			return nil, err
+		}
+		entry = fromV1(bare)
+	} else {
+		r, err := c.decodeBody(raw)
+		var later *versionError
+		if errors.As(err, &later) {
+			return guess(claim, raw), err
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(r.Entries) != 1 {
+			return nil, fmt.Errorf("it has %d entries", len(r.Entries))
+		}
+		entry = r.Entries[0]
+	}
+	if entry.ClaimUID != claim {
+		return nil, fmt.Errorf("its entry is of claim %q", entry.ClaimUID)
+	}
+	return entry, nil
+}
+
+// guess reads an entry of a later version by the rules of the latest known one.
+func guess(claim types.UID, raw []byte) *Entry {
+	var journal journalV2
+	if err := json.Unmarshal(raw, &journal); err == nil && len(journal.Entries) == 1 && journal.Entries[0] != nil && journal.Entries[0].ClaimUID == claim {
+		return fromV2(journal.Entries[0])
+	}
+	return &Entry{ClaimUID: claim}
 }

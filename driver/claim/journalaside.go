@@ -1,0 +1,104 @@
+// Files that were set aside, and claims of later versions: how an agent that goes
+// back to an earlier version, and forward again, loses nothing.
+
+package claim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+)
+
+// LaterError says that a claim was prepared by a later version of the agent.
+type LaterError struct {
+	// Claim by name, Version of its journal entry, and the CDI spec that has this.
+	Claim, Version, Spec string
+	UID                  types.UID
+}
+
+func (e *LaterError) Error() string {
+	return fmt.Sprintf("claim %s was prepared by a later version of the agent, which alone can undo that (%s has an entry of version %s); let that version run on this node again, or run its `hostler release --claim %s`, or reboot the node", e.Claim, e.Spec, e.Version, e.UID)
+}
+
+// laterClaim is a claim that a later version prepared.
+type laterClaim struct {
+	// entry is what could be made of it: at least the claim's UID.
+	entry         *Entry
+	version, spec string
+}
+
+func (l *laterClaim) name() string {
+	if l.entry.ClaimName == "" {
+		return string(l.entry.ClaimUID)
+	}
+	return l.entry.ClaimNamespace + "/" + l.entry.ClaimName
+}
+
+// Later returns a *LaterError if a later version of the agent prepared the claim and
+// the machine has not been rebooted since, nil if not.
+func (j *Journal) Later(claim types.UID, bootID string) error {
+	later := j.later[claim]
+	if later == nil || later.entry.BootID != "" && later.entry.BootID != bootID || j.Entry(claim) != nil {
+		return nil
+	}
+	return &LaterError{Claim: later.name(), Version: later.version, Spec: later.spec, UID: claim}
+}
+
+// takeAsides takes from files that earlier versions of the agent set aside what
+// they could not handle; all else they rebuilt themselves, and may have given back
+// since. It returns the files that are not needed any more.
+func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
+	// The pattern is constant but for the path, whose special characters would at
+	// worst hide the files.
+	files, err := filepath.Glob(j.path + ".*-*Z")
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Journals that were set aside cannot be listed", "journal", j.path)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "A journal that was set aside cannot be read", "file", file)
+			continue
+		}
+		r, err := j.codec.decode(raw)
+		if err != nil {
+			continue // what it was set aside for
+		}
+		held, count := false, 0
+		for _, entry := range r.Entries {
+			if entry.oldestVersion() == version1 || j.entries[entry.ClaimUID] != nil {
+				continue
+			}
+			if err := j.conflict(entry); err != nil {
+				klog.FromContext(ctx).Error(err, "An entry of a journal that was set aside cannot be taken back while another claim holds its devices; what was set on them for it may still be", "file", file, "claimUID", entry.ClaimUID)
+				held = true
+				continue
+			}
+			j.entries[entry.ClaimUID] = entry
+			count++
+		}
+		if count > 0 {
+			taken = true
+			j.recovered(ctx, "JournalTakenBack", fmt.Sprintf("%d claims were taken from %s, which an earlier version of the agent had set aside; those that are over are undone now.", count, file))
+		}
+		if !held {
+			done = append(done, file)
+		}
+	}
+	return done, taken
+}
+
+// dropAsides removes the files whose entries are in the journal now, durably.
+func (j *Journal) dropAsides(ctx context.Context, files []string) error {
+	for _, file := range files {
+		if err := j.disk.Remove(file); err != nil {
+			return fmt.Errorf("remove a journal that has been taken back: %w", err)
+		}
+		klog.FromContext(ctx).Info("Removed a journal that has been taken back", "file", file)
+	}
+	return nil
+}
