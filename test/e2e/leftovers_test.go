@@ -50,7 +50,7 @@ func (b *bed) partitions() (map[string]string, error) {
 
 // leftovers names the first thing on the node that should be gone.
 func (b *bed) leftovers(before holdings) error {
-	for what, pattern := range map[string]string{"CDI specs": filepath.Join(b.CDI, "*hostler*"), "attachment records": filepath.Join(b.Root, "run/hostler/attached/*.json")} {
+	for what, pattern := range map[string]string{"CDI specs": filepath.Join(b.CDI, "*hostler*"), "attachment records": filepath.Join(b.Root, "run/hostler/attached/*.json"), "metadata files": b.metadata("*")} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
