@@ -54,7 +54,8 @@ type DeviceIntent struct {
 	HostName string `json:"hostName"`
 	// PodName is its name inside the pod.
 	PodName string `json:"podName"`
-	// HostMAC finds the netdev again when its name got lost.
+	// HostMAC is the address with which the netdev leaves the host and comes home: a
+	// VF's is the claim's, if that sets one. It finds the netdev again when its name got lost.
 	HostMAC string `json:"hostMAC"`
 	// PodIndex is its index in the pod, which a pod cannot change as it can name
 	// and MAC. It is known once the netdev was moved in, 0 before.

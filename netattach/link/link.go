@@ -80,6 +80,8 @@ func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, 
 	if device.HostAddresses, err = here.addresses(link); err != nil {
 		return device, fmt.Errorf("cannot read the addresses of %s (%s): %w", device.HostName, device.Device, err)
 	}
+	// The plan's address may be of a moment when the last claim's was still on it.
+	device.HostMAC = link.Attrs().HardwareAddr.String()
 	device.HostMTU, device.HostUp = link.Attrs().MTU, link.Attrs().RawFlags&unix.IFF_UP != 0
 	return device, nil
 }
