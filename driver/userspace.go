@@ -36,7 +36,8 @@ func (m *machine) heldGPUs(ledger map[string]topology.GPU, now time.Time) map[st
 		}
 	}
 	m.takenGPUs = maps.Clone(ledger)
-	held := maps.Clone(ledger)
+	held := make(map[string]topology.GPU, len(ledger))
+	maps.Copy(held, ledger)
 	for name, back := range m.returnedGPUs {
 		_, taken := ledger[name]
 		seen := m.snapshot != nil && m.snapshot != back.snapshot && m.snapshot.GPU(name) != nil
