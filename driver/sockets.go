@@ -36,7 +36,7 @@ func socketName(pod types.UID) string {
 		return knownSocket
 	}
 	sum := sha256.Sum256([]byte(pod))
-	return fmt.Sprintf("dra-%x.sock", sum[:6])
+	return fmt.Sprintf("dra-%x.sock", sum[:4])
 }
 
 // linkSocket points the known name at the agent's socket, at once and whatever was

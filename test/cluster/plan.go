@@ -14,7 +14,7 @@ import (
 // maxIndex keeps services (10.96+i) and pods (10.112+i) from overlapping.
 const maxIndex = 15
 
-var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,19}$`)
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 
 // Plan is what Start writes down first, and what Stop needs to remove everything.
 type Plan struct {
@@ -43,7 +43,7 @@ type NodePlan struct {
 
 func newPlan(options Options, dir string, index int) (Plan, error) {
 	if !nameForm.MatchString(options.Name) {
-		return Plan{}, fmt.Errorf("cluster name %q: want at most 20 lower-case letters, digits and dashes, a letter first", options.Name)
+		return Plan{}, fmt.Errorf("cluster name %q: want at most 15 lower-case letters, digits and dashes, a letter first", options.Name)
 	}
 	if index < 0 || index > maxIndex {
 		return Plan{}, fmt.Errorf("cluster %s would be number %d, but at most %d fit side by side: take one down", options.Name, index+1, maxIndex+1)

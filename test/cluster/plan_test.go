@@ -58,7 +58,7 @@ func TestNamesThatCannotBeAreRefused(t *testing.T) {
 		"empty cluster name":               {Name: ""},
 		"capital letters":                  {Name: "Cluster"},
 		"a path":                           {Name: "../etc"},
-		"too long for a link or a socket":  {Name: strings.Repeat("a", 21)},
+		"too long for a link or a socket":  {Name: strings.Repeat("a", 16)},
 		"a node twice":                     {Name: "a", Nodes: []NodeOptions{{Name: "n"}, {Name: "n"}}},
 		"a node named as the outside":      {Name: "a", Nodes: []NodeOptions{{Name: "world"}}},
 		"a node name that is a shell word": {Name: "a", Nodes: []NodeOptions{{Name: "$(reboot)"}}},
@@ -73,13 +73,13 @@ func TestNamesThatCannotBeAreRefused(t *testing.T) {
 }
 
 func TestSocketPathsFitTheKernelsLimit(t *testing.T) {
-	longest := strings.Repeat("n", 20)
+	longest := strings.Repeat("n", 15)
 	plan, err := newPlan(Options{Name: longest, Nodes: []NodeOptions{{Name: longest}}}, StateDir(longest), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	node := plan.Nodes[0]
-	for _, socket := range []string{plan.containerdSocket(node), plan.nodePath(node, "lib/kubelet/plugins/hostler.dev/dra.sock")} {
+	for _, socket := range []string{plan.containerdSocket(node), plan.nodePath(node, "lib/kubelet/plugins/hostler.dev/dra-01234567.sock")} {
 		if len(socket) > 107 {
 			t.Errorf("%s has %d bytes, more than sun_path holds", socket, len(socket))
 		}
