@@ -108,6 +108,7 @@ const drainLimit = 30 * time.Second
 func (d *Driver) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
+	d.tellRecoveries()
 	failure := d.cfg.Front.serve(ctx, d)
 	var loops sync.WaitGroup
 	if failure == nil {

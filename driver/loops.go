@@ -4,13 +4,12 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"k8s.io/klog/v2"
 
@@ -74,11 +73,7 @@ func (d *Driver) tellShortfalls(ctx context.Context, told, now []string) []strin
 			continue
 		}
 		klog.FromContext(ctx).Info("Not all of the machine is offered as asked for", "shortfall", shortfall)
-		if d.cfg.Events != nil {
-			// Kubelets and others name nodes by name in place of the UID; `kubectl describe node` looks for that.
-			node := &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: d.cfg.NodeName, UID: types.UID(d.cfg.NodeName)}
-			d.cfg.Events.Event(node, corev1.EventTypeWarning, "DevicesNotOffered", shortfall)
-		}
+		d.tellNode("DevicesNotOffered", shortfall)
 	}
 	if len(now) == 0 && len(told) > 0 {
 		klog.FromContext(ctx).Info("All of the machine is offered as asked for")
@@ -97,7 +92,9 @@ func (d *Driver) reconcile(ctx context.Context) {
 		changed := d.machine.watch()
 		if d.machine.ready() {
 			begin := time.Now()
-			err := d.runner.Reconcile(ctx, read, d.directory)
+			// Specs that seem to be nobody's may be of a journal that was lost.
+			err := d.recover(ctx)
+			err = errors.Join(err, d.runner.Reconcile(ctx, read, d.directory))
 			if ctx.Err() != nil {
 				return
 			}

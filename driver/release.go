@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -51,18 +52,23 @@ type Released struct {
 }
 
 // CopyJournal opens a copy of the journal in directory, for a look at what a
-// release would do: one that is damaged or missing is rebuilt there.
+// release would do: one that is damaged or missing is rebuilt there. Those that were
+// set aside are copied too, since an agent might take something back from them.
 func CopyJournal(ctx context.Context, paths v1alpha1.PathsConfig, directory string) (*claim.Journal, error) {
-	specs := cdi.Directory{Path: paths.CDI}
-	raw, err := os.ReadFile(journalPath(paths))
-	paths.State = directory
-	if err == nil {
-		err = os.WriteFile(journalPath(paths), raw, 0o600)
+	files, err := filepath.Glob(journalPath(paths) + "*")
+	for _, file := range files {
+		raw, fault := os.ReadFile(file)
+		switch {
+		case fault == nil:
+			err = errors.Join(err, os.WriteFile(filepath.Join(directory, filepath.Base(file)), raw, 0o600))
+		case !errors.Is(fault, os.ErrNotExist): // an agent's temporary file may come and go
+			err = errors.Join(err, fault)
+		}
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return nil, fmt.Errorf("copy the journal: %w", err)
 	}
-	return claim.OpenJournal(ctx, journalPath(paths), specs)
+	return claim.OpenJournal(ctx, filepath.Join(directory, filepath.Base(journalPath(paths))), cdi.Directory{Path: paths.CDI})
 }
 
 // Release releases claims, in the order of their UIDs. It is for a Driver that
@@ -117,6 +123,9 @@ func (d *Driver) Release(ctx context.Context, o ReleaseOptions) ([]Released, err
 func (d *Driver) mayRelease(ctx context.Context, r Released, o ReleaseOptions, records []attach.Record, processes podProcesses) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("not looked at: %w", context.Cause(ctx))
+	}
+	if err := d.cfg.Journal.Later(r.Claim, d.cfg.BootID); err != nil {
+		return err
 	}
 	if o.Force {
 		return nil
