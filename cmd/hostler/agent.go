@@ -89,8 +89,8 @@ type agent struct {
 	node     *nodeWatch
 	front    *driver.Front
 	driver   *driver.Driver
-	// undrained is why some of the driver's work goes on after its end.
-	undrained error
+	// driverEnd is what the driver's Run returned. After an error, work on claims may go on.
+	driverEnd error
 	features  *apiserver.Prober
 	attacher  *attach.Attacher
 	gate      *gate.Server
@@ -243,8 +243,8 @@ func (a *agent) observe(ctx context.Context) error {
 }
 
 func (a *agent) serveKubelet(ctx context.Context) error {
-	a.undrained = a.driver.Run(ctx)
-	return a.undrained
+	a.driverEnd = a.driver.Run(ctx)
+	return a.driverEnd
 }
 
 func (a *agent) run(ctx context.Context) error {

@@ -121,9 +121,9 @@ func (s *service) serve(ctx context.Context, front *driver.Front) (err error) {
 	group.Go(func() error { return a.run(working) })
 	group.Go(func() error { return s.leave(ctx, working, front) })
 	err = group.Wait()
-	if a.undrained != nil {
-		// Only the end of the process ends what still works on claims.
-		return a.undrained
+	if a.driverEnd != nil {
+		// Only the end of the process ends what may still work on claims.
+		return a.driverEnd
 	}
 	return err
 }
