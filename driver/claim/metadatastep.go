@@ -130,8 +130,10 @@ func (s *metadataStep) attributes(device *Device) publish.Attributes {
 	}
 	if device.VFIO != nil {
 		var functions []string
-		for _, function := range device.VFIO.Functions {
-			functions = append(functions, function.PCI)
+		for _, binding := range device.bindings() {
+			for _, function := range binding.Functions {
+				functions = append(functions, function.PCI)
+			}
 		}
 		attributes = attributes.WithVFIO(device.VFIO.Group, functions)
 	}
