@@ -101,19 +101,26 @@ func (s *Step) Undo(ctx context.Context) error {
 	if home, err := s.home(ctx); home || err != nil {
 		return err
 	}
+	self := s.cfg.Binding.Functions[0]
+	if s.cfg.Bus.driverOf(self.PCI) == self.Driver {
+		// It is in use again, perhaps: what is left to do takes it from nobody.
+		return s.bringAllBack(ctx)
+	}
 	defer s.cfg.Changed()
-	return s.cfg.LetGo(ctx, s.cfg.Binding.Functions[0].PCI, func(ctx context.Context) error {
-		var faults []error
-		for _, f := range slices.Backward(s.cfg.Binding.Functions) {
-			if err := s.bringBack(ctx, f); err != nil {
-				faults = append(faults, fmt.Errorf("device %s: bring PCI function %s back from user space: %w", s.cfg.Device, f.PCI, err))
-			}
+	return s.cfg.LetGo(ctx, self.PCI, s.bringAllBack)
+}
+
+func (s *Step) bringAllBack(ctx context.Context) error {
+	var faults []error
+	for _, f := range slices.Backward(s.cfg.Binding.Functions) {
+		if err := s.bringBack(ctx, f); err != nil {
+			faults = append(faults, fmt.Errorf("device %s: bring PCI function %s back from user space: %w", s.cfg.Device, f.PCI, err))
 		}
-		if len(faults) == 0 {
-			klog.FromContext(ctx).V(2).Info("Brought a device back from user space", "device", s.cfg.Device)
-		}
-		return errors.Join(faults...)
-	})
+	}
+	if len(faults) == 0 {
+		klog.FromContext(ctx).V(2).Info("Brought a device back from user space", "device", s.cfg.Device)
+	}
+	return errors.Join(faults...)
 }
 
 // sameGroup refuses a device that is another one than it was: plugged anew, it may

@@ -183,6 +183,36 @@ func TestAnUnbindThatTheKernelDoesNotFinishIsWaitedForAgain(t *testing.T) {
 	}
 }
 
+// Once its own driver has it, others may use it: what is still to be put right
+// beside that needs nobody to let go.
+func TestADeviceThatIsBackIsTakenFromNobody(t *testing.T) {
+	kernel := boot(t, card()...)
+	before := kernel.State()
+	binding := admit(t, kernel, gpu)
+	if err := step(kernel, binding).Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kernel.Before = func(what string) error {
+		if what == "bind "+audio {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if err := step(kernel, binding).Undo(t.Context()); err == nil || kernel.State() == before {
+		t.Fatalf("%v, want the audio function to stay behind", err)
+	}
+	kernel.Before = nil
+	s := vfio.NewStep(vfio.StepConfig{
+		Device: "gpu-0000-17-00-0", Binding: binding, Bus: kernel.Bus(),
+		LetGo: func(context.Context, string, func(context.Context) error) error {
+			return errors.New("processes use the GPU")
+		},
+	})
+	if err := s.Undo(t.Context()); err != nil || kernel.State() != before {
+		t.Errorf("%v, and the machine is\n%s", err, kernel.State())
+	}
+}
+
 func TestAGPUThatAProcessHasOpenIsNotTaken(t *testing.T) {
 	kernel := boot(t, card()...)
 	before := kernel.State()
