@@ -70,7 +70,7 @@ func TestReconcileReportsWhatItMends(t *testing.T) {
 		}, mended: []string{"stray-spec"}},
 		{name: "the metadata was wiped", upset: func(r *room, c *resourceapi.ResourceClaim) error { return r.metadata.Remove(c.UID) }, mended: []string{"metadata c"}},
 		{name: "metadata of nobody", upset: func(r *room, c *resourceapi.ResourceClaim) error {
-			return os.MkdirAll(strings.TrimSuffix(r.metadata.File("stray", "r"), "metadata.json"), 0o700)
+			return os.WriteFile(r.metadata.File("stray", "r"), []byte("{}"), 0o600)
 		}, mended: []string{"metadata"}},
 		{name: "the machine changed, and the metadata with it", upset: func(r *room, _ *resourceapi.ResourceClaim) error {
 			r.snapshot.GPUs[0].ProductName = "another name"

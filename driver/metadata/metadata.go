@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -34,12 +35,16 @@ import (
 // generation is not the caller's business.
 type Content = metadata.DeviceMetadata
 
-// Directory holds the files, <claim UID>/<request>/metadata.json. The library goes
-// by the claim's name instead, under which a new claim may come before the old one is undone.
+// Directory holds the files, <claim UID>_<request>.json. The library goes by the
+// claim's name instead, under which a new claim may come before the old one is
+// undone, and makes directories, each of which costs a prepare as much as the file.
 type Directory struct {
 	path     string
 	encoders []runtime.Encoder
 }
+
+// Neither UIDs nor the names of requests contain the separator.
+const separator, suffix = "_", ".json"
 
 // New makes nothing on disk. Path must be the same for the container runtime.
 func New(path string) (*Directory, error) {
@@ -58,7 +63,7 @@ func New(path string) (*Directory, error) {
 // File is the path of a request's file on the host. Of a subrequest it is the
 // request that counts.
 func (d *Directory) File(claim types.UID, request string) string {
-	return filepath.Join(d.path, string(claim), resourceclaim.BaseRequestRef(request), "metadata.json")
+	return filepath.Join(d.path, string(claim)+separator+resourceclaim.BaseRequestRef(request)+suffix)
 }
 
 // ContainerFile is its path in containers of a claim that was made from the
@@ -88,7 +93,7 @@ func (d *Directory) Ensure(content *Content) (written bool, err error) {
 			return false, err
 		}
 	}
-	if err := replaceFile(file, want); err != nil {
+	if err := write(file, want, have == nil); err != nil {
 		return false, fmt.Errorf("write the metadata of request %s: %w; check free space and permissions of %s", content.Requests[0].Name, err, d.path)
 	}
 	return true, nil
@@ -123,36 +128,62 @@ func (d *Directory) Read(claim types.UID, request string) (*Content, error) {
 
 // Remove deletes the claim's files. It is no error if there are none.
 func (d *Directory) Remove(claim types.UID) error {
-	err := os.RemoveAll(filepath.Join(d.path, string(claim)))
-	if err != nil && !errors.Is(err, syscall.ENOTDIR) {
-		return fmt.Errorf("remove the metadata of claim %s: %w", claim, err)
+	names, err := d.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if of, _, _ := strings.Cut(strings.TrimPrefix(name, "."), separator); of != string(claim) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(d.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the metadata of claim %s: %w", claim, err)
+		}
 	}
 	return nil
 }
 
 // List returns the claims that have files, sorted.
 func (d *Directory) List() ([]types.UID, error) {
-	directories, err := os.ReadDir(d.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list the metadata of claims: %w", err)
+	names, err := d.names()
+	if err != nil {
+		return nil, err
 	}
 	var claims []types.UID
-	for _, directory := range directories {
-		claims = append(claims, types.UID(directory.Name()))
+	for _, name := range names {
+		claim, _, ours := strings.Cut(name, separator)
+		if ours && !strings.HasPrefix(name, ".") {
+			claims = append(claims, types.UID(claim))
+		}
 	}
-	slices.Sort(claims)
-	return claims, nil
+	return slices.Compact(claims), nil
+}
+
+// names of all files, sorted; none if there is no directory that could hold one.
+func (d *Directory) names() ([]string, error) {
+	files, err := os.ReadDir(d.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("list the metadata of claims: %w", err)
+	}
+	var names []string
+	for _, file := range files {
+		names = append(names, file.Name())
+	}
+	return names, nil
 }
 
 func (d *Directory) file(content *Content) string {
 	return d.File(content.UID, content.Requests[0].Name)
 }
 
-// read returns the generation 0 for a file that is missing or damaged.
+// read returns nil for a file that is missing, and the generation 0 for that and one that is damaged.
 func (d *Directory) read(file string) (raw []byte, generation int64) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return nil, 0 // what can be read no more is written anew, and that error tells why not
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, 0
+		}
+		return []byte{}, 0 // what cannot be read is written anew, and that error tells why not
 	}
 	var first struct {
 		Metadata struct {
@@ -179,14 +210,18 @@ func (d *Directory) encode(content *Content, generation int64) ([]byte, error) {
 	return stream.Bytes(), nil
 }
 
-// replaceFile puts data in place of whatever file says: a reader sees the old
-// file or the new one. Containers that run keep the one that was mounted into
-// them. It is not synced to disk: what is lost there is written anew.
-func replaceFile(file string, data []byte) error {
+// write puts data in place of whatever file says: a reader sees the old file or
+// the new one. Containers that run keep the one that was mounted into them. One
+// that is not there yet has no readers, as no CDI spec leads to it before it was
+// read back. Neither is synced to disk: what is lost there is written anew.
+func write(file string, data []byte, isNew bool) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	temporary := filepath.Join(filepath.Dir(file), ".metadata.json.tmp")
+	if isNew {
+		return os.WriteFile(file, data, 0o644)
+	}
+	temporary := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".tmp")
 	if err := os.WriteFile(temporary, data, 0o644); err != nil {
 		return errors.Join(err, os.RemoveAll(temporary))
 	}

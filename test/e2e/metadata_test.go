@@ -98,9 +98,11 @@ func TestContainersCanReadOfTheirDevices(t *testing.T) {
 	s.killAgent()
 	s.eventually("all is written anew", func() error {
 		specs, err := filepath.Glob(filepath.Join(s.node.CDI, "*hostler*"))
-		_, missing := os.Stat(s.node.metadata(string(claim.UID)))
-		if err != nil || missing != nil || len(specs) == 0 {
-			return fmt.Errorf("specs %v (%v), metadata: %v", specs, err, missing)
+		must(t, err)
+		files, err := filepath.Glob(s.node.metadata(string(claim.UID)))
+		must(t, err)
+		if len(specs) == 0 || len(files) != 2 {
+			return fmt.Errorf("specs %v, metadata %v", specs, files)
 		}
 		return nil
 	})
@@ -119,9 +121,9 @@ func TestContainersCanReadOfTheirDevices(t *testing.T) {
 	check()
 }
 
-// metadata is where the agent keeps the claim's files.
+// metadata matches the files that the agent keeps for the claim.
 func (b *bed) metadata(claim string) string {
-	return filepath.Join(b.KubeletRoot, "plugins/hostler.dev/dra-device-metadata", claim)
+	return filepath.Join(b.KubeletRoot, "plugins/hostler.dev/dra-device-metadata", claim+"_*")
 }
 
 func TestContainersCanReadOfTheirPartition(t *testing.T) {
