@@ -68,7 +68,7 @@ func (d Directory) Ensure(claim types.UID, spec *specs.Spec) (written bool, err 
 		return false, fmt.Errorf("create the CDI directory: %w; check paths.cdi in the agent's configuration", err)
 	}
 	if err := replaceFile(d.File(claim), want); err != nil {
-		return false, fmt.Errorf("write the CDI spec of claim %s: %w", claim, err)
+		return false, fmt.Errorf("write the CDI spec of claim %s: %w; %s must be writable for the agent and have free space", claim, err, d.Path)
 	}
 	return true, nil
 }
@@ -92,11 +92,18 @@ func (d Directory) Verify(claim types.UID, spec *specs.Spec) error {
 // Remove deletes the claim's file. It is no error if there is none, nor if
 // there is no directory that could hold one.
 func (d Directory) Remove(claim types.UID) error {
-	if err := os.Remove(d.File(claim)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return fmt.Errorf("remove the CDI spec of claim %s: %w", claim, err)
+	err := os.Remove(d.File(claim))
+	if err == nil || gone(err) {
+		return nil
 	}
-	return nil
+	// A read-only file system refuses before it looks.
+	if _, look := os.Lstat(d.File(claim)); look != nil && gone(look) {
+		return nil
+	}
+	return fmt.Errorf("remove the CDI spec of claim %s: %w; %s must be writable for the agent", claim, err, d.Path)
 }
+
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
 
 // List returns the claims that have a file, sorted.
 func (d Directory) List() ([]types.UID, error) {
@@ -153,7 +160,10 @@ func marshal(spec *specs.Spec) ([]byte, error) {
 func replaceFile(file string, data []byte) error {
 	temporary := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".tmp")
 	if err := os.WriteFile(temporary, data, 0o644); err != nil {
-		return errors.Join(err, os.RemoveAll(temporary))
+		if left := os.Remove(temporary); left != nil && !errors.Is(left, fs.ErrNotExist) && !errors.Is(left, syscall.EROFS) {
+			err = errors.Join(err, left)
+		}
+		return err
 	}
 	return os.Rename(temporary, file)
 }

@@ -99,6 +99,8 @@ func openOn(ctx context.Context, d disk, path string, specs cdi.Directory) (*Jou
 	if changed || taken {
 		j.mu.Lock()
 		j.incomplete = j.incomplete || changed
+		// Until the journal is written they are safe where they were taken from.
+		j.durable, j.unsettled = maps.Clone(j.entries), true
 		if err := j.commit(); err != nil {
 			// The disk may be full, or fail. Serving goes on with what is in memory, and
 			// each later write brings all of it to disk.
