@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock"
 
+	"github.com/hostler-dev/hostler/test/nvmlsim"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -183,5 +185,47 @@ func TestAGPUThatProcessesUseIsNotLetGo(t *testing.T) {
 				t.Errorf("acted: %t, error %v, want a refusal that says %q", acted, err, test.refused)
 			}
 		})
+	}
+}
+
+// With the simulated library, while everybody who shares a source is at work.
+func TestAGPUGoesAndComesBackBesideWatchesAndReaders(t *testing.T) {
+	control, source := simulate(t, nvmlsim.Build, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer cancel()
+	others.Go(func() { must(t, source.Watch(ctx, func() {})) })
+	others.Go(func() {
+		for ctx.Err() == nil {
+			if err := source.WatchEvents(ctx, func(Event) {}); err != nil && ctx.Err() == nil {
+				t.Errorf("watching: %v", err)
+				return
+			}
+		}
+	})
+	others.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := source.Sample(ctx, first); err != nil && !errors.Is(err, ErrPaused) && ctx.Err() == nil {
+				t.Errorf("measuring: %v", err)
+				return
+			}
+		}
+	})
+	for _, unbound := range []bool{true, false} {
+		if err := source.LetGo(t.Context(), second, func(context.Context) error { return control.SetUnbound(1, unbound) }); err != nil {
+			t.Fatal(err)
+		}
+		want := 2
+		if unbound {
+			want = 1
+		}
+		if driver, gpus, _ := source.ReadGPUs(t.Context()); driver.State != topology.DriverReady || len(gpus) != want {
+			t.Errorf("unbound %t: the driver is %+v with %d GPUs, want %d", unbound, driver, len(gpus), want)
+		}
+	}
+	must(t, control.Set(1, "processes", "4711 1048576"))
+	if err := source.LetGo(t.Context(), second, func(context.Context) error { t.Error("it is taken"); return nil }); err == nil || !strings.Contains(err.Error(), "4711") {
+		t.Errorf("a GPU that process 4711 uses: %v", err)
 	}
 }

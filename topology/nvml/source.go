@@ -169,6 +169,9 @@ func (s *Source) WatchEvents(ctx context.Context, deliver func(Event)) error {
 		return err
 	}
 	err = session.WatchEvents(ctx, deliver)
+	if ctx.Err() != nil {
+		return nil // whatever the end of the watch cut short
+	}
 	if errors.Is(err, ErrDriverGone) {
 		s.drop(ctx, session, err)
 	}
