@@ -93,6 +93,15 @@ func (c Control) SetLost(gpu int, lost bool) error {
 	return c.Set(gpu, "lost", "1")
 }
 
+// SetUnbound takes a GPU from the driver, as unbinding its PCI function does, or
+// gives it back. The driver counts only the GPUs that it has.
+func (c Control) SetUnbound(gpu int, unbound bool) error {
+	if !unbound {
+		return c.Unset(gpu, "unbound")
+	}
+	return c.Set(gpu, "unbound", "1")
+}
+
 // SetRecoveryAction sets what the driver asks for (field 230). It emits no event.
 func (c Control) SetRecoveryAction(gpu int, action RecoveryAction) error {
 	return c.Set(gpu, "recovery_action", string(action))

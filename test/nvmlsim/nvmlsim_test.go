@@ -256,6 +256,36 @@ func TestLostGPUAnswersSoUntilItIsBack(t *testing.T) {
 	ok(t, r)
 }
 
+func TestUnboundGPUIsNotTheDrivers(t *testing.T) {
+	control, lib := install(t, Build)
+	unbound, next := device(t, lib, 5), device(t, lib, 6)
+	must(t, control.SetUnbound(5, true))
+	if count, r := lib.DeviceGetCount(); r != nvml.SUCCESS || count != 9 {
+		t.Errorf("%d GPUs of ten (%v), one of them unbound", count, r)
+	}
+	fifth, r := lib.DeviceGetHandleByIndex(5)
+	ok(t, r)
+	if uuid, _ := fifth.GetUUID(); uuid != "GPU-00000006-0000-4000-8000-000000000000" {
+		t.Errorf("GPU 5 is %s, want the one that follows the unbound one", uuid)
+	}
+	if index, _ := next.GetIndex(); index != 5 {
+		t.Errorf("the GPU after the unbound one has index %d, want 5", index)
+	}
+	if _, r := lib.DeviceGetHandleByIndex(9); r != nvml.ERROR_INVALID_ARGUMENT {
+		t.Errorf("the tenth of nine GPUs: %v", r)
+	}
+	if _, r := lib.DeviceGetHandleByPciBusId("0000:15:00.0"); r != nvml.ERROR_NOT_FOUND {
+		t.Errorf("the unbound GPU by its address: %v", r)
+	}
+	if _, r := unbound.GetTemperature(nvml.TEMPERATURE_GPU); r != nvml.ERROR_GPU_IS_LOST {
+		t.Errorf("a handle from before: %v", r)
+	}
+	must(t, control.SetUnbound(5, false))
+	if uuid, r := device(t, lib, 5).GetUUID(); r != nvml.SUCCESS || uuid != "GPU-00000005-0000-4000-8000-000000000000" {
+		t.Errorf("bound again it answers %s, %v", uuid, r)
+	}
+}
+
 func TestFailingSlowAndHangingCalls(t *testing.T) {
 	control, lib := install(t, Build)
 	one, two := device(t, lib, 1), device(t, lib, 2)

@@ -106,6 +106,20 @@ unsigned int sim_gpu_count(void) {
     return count;
 }
 
+bool sim_unbound(unsigned int gpu) {
+    unsigned long long unbound;
+    return sim_gpu_number(sim_device(gpu), "unbound", &unbound) == NVML_SUCCESS && unbound != 0;
+}
+
+bool sim_gpu_at(unsigned int rank, unsigned int *gpu) {
+    unsigned int n = sim_gpu_count();
+    for (*gpu = 0; *gpu < n; ++*gpu) {
+        if (!sim_unbound(*gpu) && rank-- == 0)
+            return true;
+    }
+    return false;
+}
+
 nvmlReturn_t sim_copy(const char *text, char *buffer, unsigned int size) {
     WANT(buffer);
     if (strlen(text) >= size)

@@ -70,6 +70,8 @@ nvmlReturn_t sim_enter(const char *call, int gpu) {
     if (sim_driver_dead())
         return NVML_ERROR_DRIVER_NOT_LOADED;
     unsigned long long lost;
+    if (gpu >= 0 && sim_unbound((unsigned int)gpu))
+        return NVML_ERROR_GPU_IS_LOST;
     if (gpu >= 0 && sim_gpu_number(sim_device((unsigned int)gpu), "lost", &lost) == NVML_SUCCESS && lost != 0)
         return NVML_ERROR_GPU_IS_LOST;
     return NVML_SUCCESS;

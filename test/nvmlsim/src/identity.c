@@ -69,7 +69,9 @@ nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index) {
     if (mig_is_device(device))
         return mig_device_index(__func__, device, index);
     ENTER(device);
-    *index = (unsigned int)sim_index(device);
+    unsigned int gpu;
+    for (*index = 0; sim_gpu_at(*index, &gpu) && (int)gpu != sim_index(device);)
+        ++*index;
     return NVML_SUCCESS;
 }
 

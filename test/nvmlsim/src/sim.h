@@ -28,6 +28,10 @@ nvmlReturn_t sim_gpu_text(nvmlDevice_t device, const char *name, char *buffer, s
 nvmlReturn_t sim_gpu_number(nvmlDevice_t device, const char *name, unsigned long long *value);
 // sim_gpu_count counts the folders gpu0, gpu1, ...
 unsigned int sim_gpu_count(void);
+// sim_unbound: the driver does not have this GPU, which is bound to another or to none.
+bool sim_unbound(unsigned int gpu);
+// sim_gpu_at finds the GPU of that rank among those that the driver has.
+bool sim_gpu_at(unsigned int rank, unsigned int *gpu);
 // sim_copy copies a string to a caller's buffer as NVML does.
 nvmlReturn_t sim_copy(const char *text, char *buffer, unsigned int size);
 

@@ -74,7 +74,9 @@ nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *version) {
 static nvmlReturn_t count(const char *call, unsigned int *number) {
     WANT(number);
     TRY(sim_enter(call, -1));
-    *number = sim_gpu_count();
+    unsigned int gpu;
+    for (*number = 0; sim_gpu_at(*number, &gpu);)
+        ++*number;
     return NVML_SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *number) { return count(__func__, number); }
@@ -82,11 +84,12 @@ nvmlReturn_t nvmlDeviceGetCount(unsigned int *number) { return count(__func__, n
 
 static nvmlReturn_t by_index(const char *call, unsigned int index, nvmlDevice_t *device) {
     WANT(device);
-    bool exists = index < sim_gpu_count();
-    TRY(sim_enter(call, exists ? (int)index : -1));
+    unsigned int gpu;
+    bool exists = sim_gpu_at(index, &gpu);
+    TRY(sim_enter(call, exists ? (int)gpu : -1));
     if (!exists)
         return NVML_ERROR_INVALID_ARGUMENT;
-    *device = sim_device(index);
+    *device = sim_device(gpu);
     return NVML_SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device) { return by_index(__func__, index, device); }
@@ -97,7 +100,7 @@ static nvmlReturn_t find(const char *call, const char *attribute, const char *wa
     TRY(sim_enter(call, -1));
     for (unsigned int i = 0, n = sim_gpu_count(); i < n; i++) {
         char value[SMALL];
-        if (sim_gpu_text(sim_device(i), attribute, value, sizeof value) != NVML_SUCCESS || strcmp(value, wanted) != 0)
+        if (sim_unbound(i) || sim_gpu_text(sim_device(i), attribute, value, sizeof value) != NVML_SUCCESS || strcmp(value, wanted) != 0)
             continue;
         TRY(sim_enter(call, (int)i));
         *device = sim_device(i);
