@@ -50,12 +50,15 @@ func (p Plan) controllerManager() component {
 		"--kubeconfig=" + p.kubeconfig("controller-manager"),
 		"--root-ca-file=" + p.path("pki", "ca.crt"), "--service-account-private-key-file=" + p.path("pki", "sa.key"),
 		"--cluster-signing-cert-file=" + p.path("pki", "ca.crt"), "--cluster-signing-key-file=" + p.path("pki", "ca.key"),
-		"--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0"}}
+		"--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0",
+		// Hundreds of pods at once are to be held up by the node, not by the default of 20 calls a second.
+		"--kube-api-qps=200", "--kube-api-burst=400"}}
 }
 
 func (p Plan) scheduler() component {
 	return component{plan: p, name: "kube-scheduler", argv: []string{filepath.Join(p.Binaries, "kube-scheduler"),
-		"--kubeconfig=" + p.kubeconfig("scheduler"), "--leader-elect=false", "--secure-port=0"}}
+		"--kubeconfig=" + p.kubeconfig("scheduler"), "--leader-elect=false", "--secure-port=0",
+		"--kube-api-qps=200", "--kube-api-burst=400"}}
 }
 
 // world serves a page on port 80 of every outside address, so that there is something to be allowed to reach.

@@ -60,12 +60,11 @@ func (c *Cluster) Nodes() []Node {
 
 // Node returns the node of that name.
 func (c *Cluster) Node(name string) (Node, error) {
-	for _, n := range c.plan.Nodes {
-		if n.Name == name {
-			return c.plan.node(n), nil
-		}
+	n, err := c.plan.nodeNamed(name)
+	if err != nil {
+		return Node{}, err
 	}
-	return Node{}, fmt.Errorf("cluster %s has no node %q", c.plan.Name, name)
+	return c.plan.node(n), nil
 }
 
 func (p Plan) node(n NodePlan) Node {
