@@ -69,6 +69,8 @@ func TestProbeTranslates(t *testing.T) {
 			health.ProbeResult{Device: device, Silent: true, Error: "NVML says no", Action: health.ActionUnknown}},
 		{"memory faults", &fakeSession{probe: nvml.Probe{RecoveryAction: nvml.RecoveryNone, UncorrectedECCErrors: &one, RemappedRows: &nvml.RemappedRows{Pending: true, Failure: true}}},
 			health.ProbeResult{Device: device, Action: health.ActionNone, UncorrectedECC: true, RemapPending: true, RemapFailed: true}},
+		{"the driver was let go of for a moment", &fakeSession{probe: nvml.Probe{Silent: true}, err: fmt.Errorf("probe: %w", nvml.ErrPaused)},
+			health.ProbeResult{Device: device, Unasked: true}},
 		{"no driver", nil, health.ProbeResult{Device: device, Action: health.ActionUnknown, Silent: true, Error: "the accelerator driver is not available"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
