@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -44,7 +45,10 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the journal's versions: %w", err)
 	}
-	return &codec{scheme: scheme, decoder: serializer.NewCodecFactory(scheme).UniversalDecoder(journalVersion(runtime.APIVersionInternal))}, nil
+	// JSON alone: what else API machinery could read nobody writes.
+	reader := jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, scheme, scheme, jsonserializer.SerializerOptions{})
+	decoder := serializer.NewCodecFactory(scheme).DecoderToVersion(reader, journalVersion(runtime.APIVersionInternal))
+	return &codec{scheme: scheme, decoder: decoder}, nil
 }
 
 // encode returns the file.
