@@ -92,7 +92,7 @@ func (b *Bus) begin(pci, path, value string, run func() (string, error)) (o *ope
 
 // store writes as sysfs wants it: in one call, to a file that is there.
 func store(path, value string) error {
-	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {
 		return err
 	}
