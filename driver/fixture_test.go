@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	drapbv1 "k8s.io/kubelet/pkg/apis/dra/v1"
@@ -158,7 +159,7 @@ func newDriver(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig,
 }
 
 // openFront is the kubelet's side of an agent in a pod of that UID.
-func openFront(t testing.TB, client *fake.Clientset, paths v1alpha1.PathsConfig, pod types.UID) *Front {
+func openFront(t testing.TB, client kubernetes.Interface, paths v1alpha1.PathsConfig, pod types.UID) *Front {
 	t.Helper()
 	if err := os.MkdirAll(paths.State, 0o750); err != nil {
 		t.Fatal(err)
@@ -204,8 +205,10 @@ func startWith(t testing.TB, change func(*Config), claims ...*resourceapi.Resour
 			t.Fatal(err)
 		}
 	}
-	s.front = openFront(t, s.client, s.paths, "")
-	s.Driver, s.recorder = newDriver(t, s.client, s.paths, func(cfg *Config) { cfg.Front = s.front }, change)
+	s.Driver, s.recorder = newDriver(t, s.client, s.paths, change, func(cfg *Config) {
+		s.front = openFront(t, cfg.KubeClient, s.paths, "")
+		cfg.Front = s.front
+	})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -215,6 +218,7 @@ func startWith(t testing.TB, change func(*Config), claims ...*resourceapi.Resour
 			t.Errorf("Run ended with %v", err)
 		}
 	})
+	<-s.front.served
 	socket := filepath.Join(s.paths.KubeletPlugins, Name, "dra.sock")
 	var err error
 	if s.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {

@@ -75,6 +75,12 @@ func startAsked(t *testing.T, before func(context.Context, string) error, claims
 		cfg.KubeClient = client
 	}, claims...)
 	s.SetSnapshot(machineOf(8))
+	// It reads claims, too.
+	eventually(t, "the first reconciliation is over", func() bool {
+		s.recorder.mu.Lock()
+		defer s.recorder.mu.Unlock()
+		return s.recorder.seen["reconcile ok=true"] > 0
+	})
 	return s, client
 }
 
