@@ -123,11 +123,16 @@ func (v *Table) request(words string, do func() error) error {
 	return errors.Join(err, pass("after "+words))
 }
 
-// Settled is how a VF is after a setting.
+// Settled is how a VF is after a setting. Without a VLAN it has no tag, and the
+// kernel says that it would be the usual one.
 func Settled(now, to netattach.VFSettings) netattach.VFSettings {
-	return netattach.VFSettings{
+	settled := netattach.VFSettings{
 		MAC: cmp.Or(to.MAC, now.MAC), VLAN: cmp.Or(to.VLAN, now.VLAN), QoS: cmp.Or(to.QoS, now.QoS), VLANProtocol: cmp.Or(to.VLANProtocol, now.VLANProtocol),
 		SpoofCheck: cmp.Or(to.SpoofCheck, now.SpoofCheck), Trust: cmp.Or(to.Trust, now.Trust),
 		MinTxRate: cmp.Or(to.MinTxRate, now.MinTxRate), MaxTxRate: cmp.Or(to.MaxTxRate, now.MaxTxRate), LinkState: cmp.Or(to.LinkState, now.LinkState),
 	}
+	if settled.VLAN != nil && *settled.VLAN == 0 {
+		settled.VLANProtocol = new("802.1Q")
+	}
+	return settled
 }
