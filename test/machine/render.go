@@ -20,6 +20,8 @@ type RenderOptions struct {
 	OldDriver bool
 	// NoDriver leaves the driver root empty: a node whose driver is not installed yet.
 	NoDriver bool
+	// IOMMU boots the machine with its IOMMU on, also where the profile has no groups.
+	IOMMU bool
 }
 
 // Rendered says where the machine is.
@@ -54,7 +56,7 @@ func Render(p *Profile, dir string, options RenderOptions) (*Rendered, error) {
 			return nil, fmt.Errorf("render machine %s: %s must not exist yet: %w", p.Name, folder, err)
 		}
 	}
-	if err := renderSys(p, r.Sys, options.NodeIndex); err != nil {
+	if err := renderSys(p, r.Sys, options); err != nil {
 		return nil, err
 	}
 	notes, err := renderDev(p, r.Dev)
@@ -78,8 +80,9 @@ func Render(p *Profile, dir string, options RenderOptions) (*Rendered, error) {
 }
 
 // renderSys writes the sysfs tree.
-func renderSys(p *Profile, root string, nodeIndex int) error {
-	s := newSysfs(p, root, nodeIndex)
+func renderSys(p *Profile, root string, options RenderOptions) error {
+	s := newSysfs(p, root, options.NodeIndex)
+	s.iommu = s.iommu || options.IOMMU
 	s.processors()
 	s.bridges()
 	s.gpus()

@@ -22,12 +22,13 @@ type sysfs struct {
 	ports map[string]portType
 	// index of each netdev.
 	index map[string]int
-	// groups counts IOMMU groups.
+	// iommu gives every function a group; groups counts them.
+	iommu  bool
 	groups int
 }
 
 func newSysfs(p *Profile, root string, nodeIndex int) *sysfs {
-	s := &sysfs{tree: newTree(root), p: p, node: nodeIndex, paths: map[string]string{}, numa: map[string]int{}, ports: p.portTypes(), index: map[string]int{}}
+	s := &sysfs{tree: newTree(root), p: p, node: nodeIndex, paths: map[string]string{}, numa: map[string]int{}, ports: p.portTypes(), index: map[string]int{}, iommu: p.IOMMUGroups}
 	for _, link := range p.Links(nodeIndex) {
 		s.index[link.Name] = link.Index
 	}
@@ -190,7 +191,7 @@ func (s *sysfs) pci(f function) string {
 		s.link(folder+"/driver", "bus/pci/drivers/"+f.driver)
 		s.link("bus/pci/drivers/"+f.driver+"/"+f.pci, folder)
 	}
-	if s.p.IOMMUGroups {
+	if s.iommu {
 		group := fmt.Sprintf("kernel/iommu_groups/%d", s.groups)
 		s.groups++
 		s.link(folder+"/iommu_group", group)
