@@ -74,6 +74,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":9000,"addresses":["10.1.0.5/24"],"routes":[{"destination":"0.0.0.0/0","gateway":"10.1.0.1"}]}`))
 	f.Add([]byte("apiVersion: hostler.dev/v1alpha1\nkind: EgressConfig\nallow:\n- name: a\n  to: [{cidr: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]\n  ports: [{port: 1, endPort: 9}]\n"))
 	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"GPUConfig","driverCapabilities":["compute"]}`))
+	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"GPUConfig","mode":"vfio"}`))
+	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mode":"vfio","vf":{"mac":"02:00:00:00:00:01","vlan":100,"vlanQoS":3,"spoofCheck":true,"trust":false,"minTxRate":1,"maxTxRate":10,"linkState":"Auto"}}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		object, err := Decode(raw)
 		if err != nil {
