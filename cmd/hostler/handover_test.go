@@ -43,7 +43,7 @@ func startSlowServer(t *testing.T) *slowServer {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
-		w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","message":"there is no such thing","code":404}`))
+		_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","message":"there is no such thing","code":404}`))
 	}))
 	t.Cleanup(server.Close)
 	t.Cleanup(s.letGo)
