@@ -43,6 +43,10 @@ var hardware = []string{
 	"-device", "pcie-root-port,id=port1,bus=root1,chassis=2",
 	"-netdev", "hubport,id=net0,hubid=0", "-device", "igb,id=nic0,bus=port0,netdev=net0,mac=02:00:00:00:20:00",
 	"-netdev", "hubport,id=net1,hubid=0", "-device", "igb,id=nic1,bus=port1,netdev=net1,mac=02:00:00:00:40:00",
+	// For user space: a device that no driver takes, and two that share an IOMMU group.
+	"-device", "pcie-root-port,id=port2,bus=pcie.0,chassis=3", "-device", "edu,bus=port2",
+	"-device", "pcie-root-port,id=port3,bus=pcie.0,chassis=4", "-device", "pcie-pci-bridge,id=shared,bus=port3",
+	"-device", "pci-testdev,bus=shared,addr=1", "-device", "pci-testdev,bus=shared,addr=2",
 }
 
 // ports are the serial ports ttyS0 (stdout), ttyS1 and ttyS2 (inherited pipes).
