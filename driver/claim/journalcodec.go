@@ -118,11 +118,9 @@ func encodeEntry(entry *Entry) ([]byte, error) {
 	if entry.oldestVersion() == version1 {
 		return json.Marshal(toV1(entry))
 	}
-	c, err := newCodec()
-	if err != nil {
-		return nil, err
-	}
-	return c.body(&record{Entries: []*Entry{entry}})
+	journal := journalV2{Entries: []*entryV2{toV2(entry)}}
+	journal.SetGroupVersionKind(journalVersion(version2).WithKind(journalKind))
+	return json.Marshal(journal)
 }
 
 // decodeEntry reads the copy in the spec of that claim. With a *versionError the
