@@ -68,9 +68,13 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 		if err != nil {
 			continue // what it was set aside for
 		}
-		held, count := false, 0
+		needed, held, count := false, false, 0
 		for _, entry := range r.Entries {
-			if entry.oldestVersion() == version1 || j.entries[entry.ClaimUID] != nil {
+			if entry.oldestVersion() == version1 {
+				continue
+			}
+			needed = true
+			if j.entries[entry.ClaimUID] != nil {
 				continue
 			}
 			if err := j.conflict(entry); err != nil {
@@ -85,7 +89,7 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 			taken = true
 			j.recovered(ctx, "JournalTakenBack", fmt.Sprintf("%d claims were taken from %s, which an earlier version of the agent had set aside; those that are over are undone now.", count, file))
 		}
-		if !held {
+		if needed && !held {
 			done = append(done, file)
 		}
 	}
@@ -93,12 +97,12 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 }
 
 // dropAsides removes the files whose entries are in the journal now, durably.
-func (j *Journal) dropAsides(ctx context.Context, files []string) error {
+func (j *Journal) dropAsides(ctx context.Context, files []string) {
 	for _, file := range files {
 		if err := j.disk.Remove(file); err != nil {
-			return fmt.Errorf("remove a journal that has been taken back: %w", err)
+			klog.FromContext(ctx).Error(err, "A journal that has been taken back cannot be removed", "file", file)
+			continue
 		}
 		klog.FromContext(ctx).Info("Removed a journal that has been taken back", "file", file)
 	}
-	return nil
 }

@@ -108,7 +108,8 @@ func openOn(ctx context.Context, d disk, path string, specs cdi.Directory) (*Jou
 			return j, nil
 		}
 	}
-	return j, j.dropAsides(ctx, asides)
+	j.dropAsides(ctx, asides)
+	return j, nil
 }
 
 var errDamaged = errors.New("it cannot be used")

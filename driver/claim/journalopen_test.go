@@ -138,11 +138,15 @@ func TestEntriesSetAsideAreTakenBack(t *testing.T) {
 func TestPlainEntriesSetAsideAreNot(t *testing.T) {
 	directory := t.TempDir()
 	r := newRoom(t, directory, boot)
-	if err := os.WriteFile(r.path+".damaged-20261121T060000.000000000Z", mustRead(t, "testdata", "journal-v1"), 0o600); err != nil {
+	aside := r.path + ".damaged-20261121T060000.000000000Z"
+	if err := os.WriteFile(aside, mustRead(t, "testdata", "journal-v1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if entries := newRoom(t, directory, boot).journal.Entries(); len(entries) != 0 {
 		t.Errorf("taken back: %v", entries)
+	}
+	if _, err := os.Stat(aside); err != nil {
+		t.Errorf("the file is for the administrator: %v", err)
 	}
 }
 
