@@ -3,7 +3,6 @@ package claim
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -106,48 +105,6 @@ func TestLeftoverEnds(t *testing.T) {
 		var held *HeldError
 		if errors.As(err, &held) != test.left || test.left && (!held.Released || !strings.Contains(err.Error(), "once the agent has removed it")) {
 			t.Errorf("%s: another claim for its memory slice: %v", test.name, err)
-		}
-	}
-}
-
-// The driver dies before the claim ends, and the agent at any moment after that.
-func TestKilledUnderADeadDriver(t *testing.T) {
-	c := allocated("c", onGPU(part1g0), onGPU(part2g4), onGPU(part1g1))
-	for at := 1; ; at++ {
-		directory, device := t.TempDir(), migDevice()
-		name := fmt.Sprintf("killed at moment %d", at)
-		before, _ := newMortalRoom(t, directory, boot, device, 0)
-		if _, err := before.prepare(c); err != nil {
-			t.Fatal(err)
-		}
-		r, k := newMortalRoom(t, directory, boot, device, at)
-		r.die()
-		err := r.Unprepare(t.Context(), c.UID)
-		if k.dead {
-			r, _ = newMortalRoom(t, directory, boot, device, 0)
-			r.die()
-			err = r.Unprepare(t.Context(), c.UID)
-		}
-		if err != nil {
-			t.Fatalf("%s: unprepare: %v", name, err)
-		}
-		r.revive()
-		err = r.Reconcile(t.Context(), reader(), r.cdi)
-		if k.dead && err != nil {
-			r, _ = newMortalRoom(t, directory, boot, device, 0)
-			err = r.Reconcile(t.Context(), reader(), r.cdi)
-		}
-		if err != nil || len(r.journal.Entries()) != 0 {
-			t.Fatalf("%s: reconcile: %v, %d entries", name, err, len(r.journal.Entries()))
-		}
-		if diff := cmp.Diff([]topology.MIGInstance{wholeAt(14, theirs)}, instances(device)); diff != "" {
-			t.Fatalf("%s: instances in the end (-want +got):\n%s", name, diff)
-		}
-		if !k.dead {
-			if at < 12 {
-				t.Errorf("only %d moments to be killed at", at-1)
-			}
-			return
 		}
 	}
 }

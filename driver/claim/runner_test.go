@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"pgregory.net/rapid"
 
 	"github.com/hostler-dev/hostler/netattach"
 )
@@ -296,81 +294,6 @@ func TestStoreFindsAPodsIntents(t *testing.T) {
 	if holders := NewLedger(r.journal).Holders(); len(holders) != 2 || fmt.Sprint(holders[0]) != fmt.Sprint(want) {
 		t.Errorf("holders %+v", holders)
 	}
-}
-
-// Any sequence of prepares, repeated prepares, unprepares, restarts and
-// vandalism keeps three things: the journal and the CDI directory list the same
-// claims after each call, no device is held twice, and when all is unprepared
-// nothing is left.
-func TestPrepareAndUnprepareCancelOut(t *testing.T) {
-	devices := [][2]string{onGPU("gpu-0000-17-00-0"), onGPU("gpu-0000-27-00-0"), onNIC("nic-0000-18-00-0"), onNIC("nic-0000-19-00-0"), onEgress()}
-	rapid.Check(t, func(rt *rapid.T) {
-		directory, err := os.MkdirTemp(t.TempDir(), "")
-		if err != nil {
-			rt.Fatal(err)
-		}
-		r := newRoom(t, directory, boot)
-		holder := map[string]string{} // the model: device → claim
-		claims := map[string]int{}    // claim → device
-		pick := func(rt *rapid.T) string { return rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(rt, "claim") }
-		rt.Repeat(map[string]func(*rapid.T){
-			"prepare": func(rt *rapid.T) {
-				name, d := pick(rt), rapid.IntRange(0, len(devices)-1).Draw(rt, "device")
-				if known, again := claims[name]; again {
-					d = known
-				}
-				device := devices[d][1]
-				owner, taken := holder[device]
-				_, err := r.prepare(allocated(name, devices[d]))
-				if refused := taken && owner != name; (err != nil) != refused {
-					rt.Fatalf("prepare %s with %s, held by %q: %v", name, device, owner, err)
-				}
-				if err == nil {
-					claims[name] = d
-					if device != "egress" {
-						holder[device] = name
-					}
-				}
-			},
-			"unprepare": func(rt *rapid.T) {
-				name := pick(rt)
-				if err := r.Unprepare(context.Background(), types.UID("uid-"+name)); err != nil {
-					rt.Fatal(err)
-				}
-				if d, ok := claims[name]; ok {
-					delete(holder, devices[d][1])
-					delete(claims, name)
-				}
-			},
-			"restart": func(*rapid.T) { r = newRoom(t, directory, boot) },
-			"lose a spec and repeat": func(rt *rapid.T) {
-				name := pick(rt)
-				if d, ok := claims[name]; ok {
-					if err := os.Remove(r.cdi.File(types.UID("uid-" + name))); err != nil {
-						rt.Fatal(err)
-					}
-					if _, err := r.prepare(allocated(name, devices[d])); err != nil {
-						rt.Fatal(err)
-					}
-				}
-			},
-			"": func(rt *rapid.T) {
-				specs, err := r.cdi.List()
-				if err != nil || len(specs) != len(claims) || len(r.journal.Entries()) != len(claims) {
-					rt.Fatalf("%d claims, %d specs, %d entries, %v", len(claims), len(specs), len(r.journal.Entries()), err)
-				}
-			},
-		})
-		for name := range claims {
-			if err := r.Unprepare(context.Background(), types.UID("uid-"+name)); err != nil {
-				rt.Fatal(err)
-			}
-		}
-		left, err := filepath.Glob(filepath.Join(r.cdi.Path, "*"))
-		if err != nil || len(left)+len(r.journal.Entries())+len(newRoom(t, directory, boot).journal.Entries()) != 0 {
-			rt.Fatalf("left over: %v, %v, %v", left, r.journal.Entries(), err)
-		}
-	})
 }
 
 func TestParallelClaimsForOneDevice(t *testing.T) {

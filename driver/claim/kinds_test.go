@@ -1,0 +1,70 @@
+package claim
+
+import (
+	"strings"
+
+	resourceapi "k8s.io/api/resource/v1"
+)
+
+// kind is a kind of device, or several in one claim, as claims ask for it.
+type kind struct {
+	name    string
+	devices [][2]string
+	// other are devices that another allocation of the claim gets.
+	other [][2]string
+	// config is in the DeviceClass.
+	config string
+}
+
+const vfSettings = `NICConfig {"vf": {"mac": "02:00:5e:10:00:01", "vlan": 100, "trust": true, "maxTxRate": 400}}`
+
+// kinds are all there are.
+func kinds() []kind {
+	one := func(name string, device, other [2]string, config string) kind {
+		return kind{name, [][2]string{device}, [][2]string{other}, config}
+	}
+	return []kind{
+		one("gpu", onGPU("gpu-0000-17-00-0"), onGPU("gpu-0000-27-00-0"), ""),
+		one("mig dynamic", onGPU(part1g0), onGPU(part2g0), ""),
+		one("mig static", onGPU(part2g4), onGPU(part1g0), ""),
+		one("nic pf", onNIC("nic-0000-19-00-0"), onNIC("nic-0000-18-00-0"), ""),
+		one("nic vf", onNIC("nic-0000-1d-00-1"), onNIC("nic-0000-1d-00-2"), ""),
+		one("vf with settings", onNIC("nic-0000-1d-00-1"), onNIC("nic-0000-1d-00-2"), vfSettings),
+		one("ib-only nic", onNIC("nic-0000-1a-00-0"), onNIC("nic-0000-19-00-0"), ""),
+		one("pair", onAny(pairRDMA), onAny(pairPlain), ""),
+		one("egress", onEgress(), onGPU("gpu-0000-17-00-0"), ""),
+		one("vfio gpu", onGPU("gpu-0000-27-00-0"), onGPU("gpu-0000-17-00-0"), `GPUConfig {"mode": "vfio"}`),
+		one("vfio nic", onNIC("nic-0000-19-00-0"), onNIC("nic-0000-1d-00-1"), `NICConfig {"mode": "vfio"}`),
+	}
+}
+
+// everything is a claim for several devices that takes each kind of step.
+func everything() kind {
+	return kind{
+		"several", [][2]string{onGPU(part1g0), onGPU(part2g4), onGPU(part1g1), onNIC("nic-0000-1d-00-1"), onNIC("nic-0000-19-00-0")},
+		[][2]string{onGPU(part2g0), onNIC("nic-0000-1d-00-2")}, vfSettings,
+	}
+}
+
+// claim asks for the kind's devices.
+func (k kind) claim(name string) *resourceapi.ResourceClaim {
+	return k.with(allocated(name, k.devices...))
+}
+
+// reallocated is the claim after it got other devices.
+func (k kind) reallocated(name string) *resourceapi.ResourceClaim {
+	return k.with(allocated(name, k.other...))
+}
+
+func (k kind) with(c *resourceapi.ResourceClaim) *resourceapi.ResourceClaim {
+	if k.config == "" {
+		return c
+	}
+	// It is the class's of one request; of several devices, those that are VFs.
+	for _, result := range c.Status.Allocation.Devices.Results {
+		if k.config != vfSettings || strings.HasPrefix(result.Device, "nic-0000-1d") {
+			with(c, class, k.config, result.Request)
+		}
+	}
+	return c
+}
