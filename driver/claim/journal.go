@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +48,8 @@ type Journal struct {
 	// that an earlier one is under way.
 	next    *write
 	writing bool
+
+	gathering gathering
 }
 
 // write is one replacement of the file, awaited by everyone whose change it carries.
@@ -182,7 +183,7 @@ func (j *Journal) commit(claims ...types.UID) error {
 	j.writing = true
 	// Claims of one call arrive together: let the others in first.
 	j.mu.Unlock()
-	runtime.Gosched()
+	j.gathering.wait()
 	j.mu.Lock()
 	j.next = nil
 	entries, unprepared, incomplete := maps.Clone(j.entries), j.tombstones(time.Now()), j.incomplete

@@ -154,10 +154,13 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 			return nil, fmt.Errorf("what claim %s/%s had before has to be undone first: %w", claim.Namespace, claim.Name, err)
 		}
 	}
+	arrived := r.cfg.Journal.Expect()
+	defer arrived()
 	entry, err := r.plan(ctx, claim)
 	if err != nil {
 		return nil, err
 	}
+	arrived()
 	if err := r.timed(kindJournal, PhaseDo, func() error { return r.cfg.Journal.Put(entry) }); err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
@@ -284,6 +287,8 @@ func (r *Runner) do(ctx context.Context, entry *Entry, isNew bool) (int, error) 
 // What only waits for the driver to work again holds nobody up, see leave.
 func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 	waiting := map[string]bool{}
+	arrived := r.cfg.Journal.Expect()
+	defer arrived()
 	for _, step := range slices.Backward(r.cfg.Steps(entry)) {
 		klog.FromContext(ctx).V(4).Info("Undoing a step", "step", step.Name())
 		err := r.take(ctx, step, PhaseUndo, step.Undo)
@@ -300,6 +305,7 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 	if len(waiting) > 0 {
 		return r.leave(ctx, entry, waiting)
 	}
+	arrived()
 	return r.timed(kindJournal, PhaseUndo, func() error { return r.cfg.Journal.Delete(entry.ClaimUID) })
 }
 
