@@ -25,7 +25,7 @@ func kinds() []kind {
 	}
 	return []kind{
 		one("gpu", onGPU("gpu-0000-17-00-0"), onGPU("gpu-0000-27-00-0"), ""),
-		one("mig dynamic", onGPU(part1g0), onGPU(part2g0), ""),
+		one("mig dynamic", onGPU(part1g0), onGPU(part1g1), ""),
 		one("mig static", onGPU(part2g4), onGPU(part1g0), ""),
 		one("nic pf", onNIC("nic-0000-19-00-0"), onNIC("nic-0000-18-00-0"), ""),
 		one("nic vf", onNIC("nic-0000-1d-00-1"), onNIC("nic-0000-1d-00-2"), ""),
