@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
@@ -314,5 +316,38 @@ func TestOnlyReturnedNICsAreLookedFor(t *testing.T) {
 		if rescans != step.want {
 			t.Errorf("after a claim on a %s the machine was read %d times, want %d", step.claim.Name, rescans, step.want)
 		}
+	}
+}
+
+// The kubelet prepares a claim for each pod that uses it, and unprepares it once, after the last.
+func TestClaimSharedByPodsIsPreparedOnce(t *testing.T) {
+	c := claimOn("a", publish.GPUPool(node), "gpu-0000-20-00-0")
+	c.Status.Allocation.Devices.Results[0].ShareID = new(types.UID("a671734a-e8e5-11e4-8fde-42010af09327"))
+	s := start(t, c)
+	s.SetSnapshot(machineOf(1))
+	first := s.prepare(t, c.UID, c.Name)
+	raw, err := os.ReadFile(s.directory.File(c.UID))
+	if err != nil || first.Error != "" || len(first.Devices) != 1 || *first.Devices[0].ShareId != string(*c.Status.Allocation.Devices.Results[0].ShareID) {
+		t.Fatalf("answer %v, %v", first, err)
+	}
+	c = c.DeepCopy()
+	c.Status.ReservedFor = append(c.Status.ReservedFor, resourceapi.ResourceClaimConsumerReference{Resource: "pods", Name: "second", UID: "pod-second"})
+	if err := s.client.Tracker().Update(resourceapi.SchemeGroupVersion.WithResource("resourceclaims"), c, c.Namespace); err != nil {
+		t.Fatal(err)
+	}
+	second := s.prepare(t, c.UID, c.Name)
+	if second.String() != first.String() {
+		t.Errorf("the second pod gets %v, the first got %v", second, first)
+	}
+	entry := s.cfg.Journal.Entry(c.UID)
+	if len(entry.Pods) != 2 || len(s.cfg.Journal.Entries()) != 1 {
+		t.Errorf("the journal has pods %v", entry.Pods)
+	}
+	now, err := os.ReadFile(s.directory.File(c.UID))
+	if devices := func(spec []byte) string { _, after, _ := strings.Cut(string(spec), `"devices": [`); return after }; err != nil || devices(now) != devices(raw) || devices(now) == "" {
+		t.Errorf("the containers of the first pod would get something else now: %s, %v", now, err)
+	}
+	if err := unprepareOnly(s.Driver, c); err != nil || len(s.cfg.Journal.Entries()) != 0 {
+		t.Errorf("%v, %d entries", err, len(s.cfg.Journal.Entries()))
 	}
 }

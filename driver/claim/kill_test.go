@@ -164,7 +164,7 @@ func scenarios() []scenario {
 // complete what it was killed in end with nothing left.
 var successions = []struct {
 	name     string
-	go_on    func(a *agent, s scenario, k kind) error
+	goOn     func(a *agent, s scenario, k kind) error
 	complete bool
 }{
 	{"the same is asked for again", func(a *agent, s scenario, k kind) error { return s.act(a, k) }, true},
@@ -208,7 +208,7 @@ func (s scenario) killAtEveryMoment(t *testing.T, k kind) int {
 			if s.mend != nil {
 				s.mend(w)
 			}
-			if err := next.go_on(w.start(0), s, k); err != nil {
+			if err := next.goOn(w.start(0), s, k); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 			if next.complete {
