@@ -156,6 +156,9 @@ func (c *Cluster) startComponents(ctx context.Context) error {
 		if err := c.plan.startRuntime(ctx, n); err != nil {
 			return err
 		}
+		if err := c.plan.startPCIBus(ctx, n); err != nil {
+			return err
+		}
 		if err := c.plan.startKubelet(ctx, n); err != nil {
 			return err
 		}
@@ -202,6 +205,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	group.Go(func() error {
 		return c.step("control plane answers", func() error { return p.startControlPlane(inner) })
 	})
+	group.Go(func() error { return p.buildPCIBus(inner) })
 	for _, n := range p.Nodes {
 		group.Go(func() error {
 			return c.step(n.Name+": container runtime answers", func() error { return p.startRuntime(inner, n) })
@@ -213,6 +217,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	group, inner = errgroup.WithContext(ctx)
 	group.Go(func() error { return c.step("cluster DNS applied", func() error { return c.applyDNS(inner) }) })
 	for _, n := range p.Nodes {
+		group.Go(func() error { return p.startPCIBus(inner, n) })
 		group.Go(func() error {
 			return c.step(n.Name+": test images loaded", func() error { return c.loadTestImages(inner, n) })
 		})
@@ -301,6 +306,9 @@ func (p Plan) components() []component {
 	for _, n := range p.Nodes {
 		if n.Machine != "" {
 			all = append(all, p.fabricWatch(n))
+		}
+		if n.Machine != "" && p.PCIBus {
+			all = append(all, p.pciBus(n, 0))
 		}
 		all = append(all, p.holder(n), p.inNode(n, 0, "containerd"), p.inNode(n, 0, "kube-proxy"), p.inNode(n, 0, "kubelet"))
 	}

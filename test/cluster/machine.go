@@ -38,7 +38,7 @@ func (c *Cluster) createMachines(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("node %s: %w", n.Name, err)
 		}
-		rendered, err := machine.Render(profile, c.plan.nodePath(n, "machine"), machine.RenderOptions{NodeIndex: n.index()})
+		rendered, err := machine.Render(profile, c.plan.nodePath(n, "machine"), machine.RenderOptions{NodeIndex: n.index(), IOMMU: true})
 		if err != nil {
 			return fmt.Errorf("node %s: %w", n.Name, err)
 		}

@@ -26,6 +26,8 @@ type Plan struct {
 	Binaries string `json:"binaries"`
 	// Tree is the source tree whose bin/ holds the product's own programs.
 	Tree string `json:"tree"`
+	// PCIBus says that the PCI buses of simulated machines answer.
+	PCIBus bool `json:"pciBus,omitempty"`
 }
 
 // NodePlan is one node's part of a Plan.

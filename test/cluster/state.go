@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,7 @@ func claimPlan(options Options, bin, tree string) (Plan, error) {
 		return Plan{}, err
 	}
 	plan.Binaries, plan.Tree = bin, tree
+	plan.PCIBus = servesPCI() && slices.ContainsFunc(plan.Nodes, func(n NodePlan) bool { return n.Machine != "" })
 	for i, n := range plan.Nodes {
 		if plan.Nodes[i].Uplink, plan.Nodes[i].UplinkMAC, err = uplink(n); err != nil {
 			return Plan{}, err

@@ -76,9 +76,9 @@ func (b *Bus) eachClass(pci string, move func(inTree, aside string) error) error
 	return nil
 }
 
-// vfioGroupMajor is a number that dynamic allocation could give and no other
+// VFIOGroupMajor is the major number of groups' nodes, whose minor is the group's: one that dynamic allocation could give and no other
 // simulated device has (machine/dev.go).
-const vfioGroupMajor = 503
+const VFIOGroupMajor = 503
 
 // group is the number of a function's IOMMU group.
 func (b *Bus) group(pci string) string {
@@ -94,7 +94,7 @@ func (b *Bus) makeNode(pci string) error {
 		return unix.EINVAL
 	}
 	path := filepath.Join(b.dev, "vfio", group)
-	err = unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(vfioGroupMajor, uint32(number))))
+	err = unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(VFIOGroupMajor, uint32(number))))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make device node %s: %w", path, err)
 	}
