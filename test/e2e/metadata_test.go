@@ -43,8 +43,8 @@ spec:
   terminationGracePeriodSeconds: 0
   resourceClaims: [{name: mine, resourceClaimTemplateName: both}]
   containers:
-  - {name: gpu, image: IMAGE, imagePullPolicy: Never, command: [sleep, "1000000"], resources: {claims: [{name: mine, request: gpu}]}}
-  - {name: nic, image: IMAGE, imagePullPolicy: Never, command: [sleep, "1000000"], resources: {claims: [{name: mine, request: nic}]}}
+  - {name: gpu, image: IMAGE, imagePullPolicy: Never, command: [sh, -c, "trap 'exit 1' TERM; while :; do sleep 1; done"], resources: {claims: [{name: mine, request: gpu}]}}
+  - {name: nic, image: IMAGE, imagePullPolicy: Never, command: [sh, -c, "trap 'exit 1' TERM; while :; do sleep 1; done"], resources: {claims: [{name: mine, request: nic}]}}
 `
 
 func TestContainersCanReadOfTheirDevices(t *testing.T) {
