@@ -76,7 +76,7 @@ func (r *Runner) redo(ctx context.Context, entry *Entry, step Step) error {
 	if err := step.Do(ctx); err != nil {
 		return err
 	}
-	if undone {
+	if undone && step.Verify(ctx) == nil {
 		r.mended(ctx, entry, DriftBinding)
 	}
 	if m, makes := step.(maker); makes && m.Made() {

@@ -219,3 +219,51 @@ func TestReconcileShowsWhatItCannotMend(t *testing.T) {
 		})
 	}
 }
+
+// verifiedStep is of a kind that can be verified before it is done.
+type verifiedStep struct {
+	kind            string
+	there, hopeless bool
+}
+
+func (s *verifiedStep) Name() string { return "bind" }
+func (s *verifiedStep) Kind() string { return s.kind }
+func (s *verifiedStep) Do(context.Context) error {
+	s.there = !s.hopeless
+	return nil
+}
+func (s *verifiedStep) Verify(context.Context) error {
+	if !s.there {
+		return errors.New("it is bound to another driver")
+	}
+	return nil
+}
+func (s *verifiedStep) Undo(context.Context) error { return nil }
+
+func TestReconcileReportsBindings(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		step   *verifiedStep
+		mended []string
+		remain []string
+	}{
+		{"a function is bound as it was", &verifiedStep{kind: "vfio", there: true}, nil, nil},
+		{"somebody bound it to another driver", &verifiedStep{kind: "vfio"}, []string{"binding c"}, nil},
+		{"and it cannot be bound again", &verifiedStep{kind: "vfio", hopeless: true}, nil, []string{"binding"}},
+		{"somebody changed a VF", &verifiedStep{kind: "vf-settings"}, []string{"binding c"}, nil},
+	} {
+		r := newRoom(t, t.TempDir(), boot)
+		c := allocated("c", onGPU("gpu-0000-17-00-0"))
+		if _, err := r.prepare(c); err != nil {
+			t.Fatal(err)
+		}
+		a, steps := r.account(), r.cfg.Steps
+		r.cfg.Steps = func(e *Entry) []Step { return append([]Step{test.step}, steps(e)...) }
+		if err := r.Reconcile(t.Context(), reader(c), r.cdi); (err != nil) != test.step.hopeless {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if mended, remain := a.take(); !slices.Equal(mended, test.mended) || !slices.Equal(remain, test.remain) {
+			t.Errorf("%s: mended %v, remain %v", test.name, mended, remain)
+		}
+	}
+}
