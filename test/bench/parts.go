@@ -38,7 +38,7 @@ type clocks struct {
 }
 
 // clocks reads the agent's page once it counts at least that many prepared claims: it
-// is made anew once a second.
+// is made anew when something has changed, once a second at most.
 func (b *bed) clocks(ctx context.Context, prepared uint64) (*clocks, error) {
 	url, err := b.environment("HOSTLER_METRICS")
 	if err != nil {

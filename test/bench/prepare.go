@@ -39,9 +39,9 @@ func measurePrepare(ctx context.Context, b *bed, results []*Result) (err error) 
 	}
 	defer k.connection.Close()
 	p := preparation{bed: b, kubelet: k, claims: claims}
-	// The first reading only has the page made anew, which nobody may have asked for in a while.
-	_, err = b.clocks(ctx, 0)
-	if err := errors.Join(err, pause(ctx, 2*time.Second)); err != nil {
+	// The page is made anew with each sample of a device: after that what was counted
+	// before, by an earlier run in a cluster that was kept, say, is on it.
+	if err := pause(ctx, 6*time.Second); err != nil {
 		return err
 	}
 	idle, err := b.clocks(ctx, 0)
