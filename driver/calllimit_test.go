@@ -105,7 +105,7 @@ func TestAnswersComeBeforeTheCallersTimeIsOver(t *testing.T) {
 			ctx, cancel := limited(ctx)
 			defer cancel()
 			<-ctx.Done()
-			if got := time.Since(begin); got != test.want || context.Cause(ctx) != errCallLimit {
+			if got := time.Since(begin); got != test.want || !errors.Is(context.Cause(ctx), errCallLimit) {
 				t.Errorf("%s: ends after %v (%v), want %v", name, got, context.Cause(ctx), test.want)
 			}
 		})

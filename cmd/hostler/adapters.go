@@ -90,7 +90,7 @@ func (r driverRecorder) ObserveStep(step, phase string, d time.Duration, err err
 func (r driverRecorder) ObserveReconcile(d time.Duration, err error) {
 	r.Recorder.ObserveReconcile("claims", result(err), d)
 }
-func (r driverRecorder) CountMended(what string) { r.Recorder.CountDrift(what) }
+func (r driverRecorder) CountMended(what string) { r.CountDrift(what) }
 func (r driverRecorder) ObservePublish(d time.Duration, err error) {
 	r.Recorder.ObservePublish(result(err), d)
 }

@@ -69,7 +69,7 @@ func TestReconcileReportsWhatItMends(t *testing.T) {
 			return os.WriteFile(r.cdi.File("stray"), []byte("{}"), 0o600)
 		}, mended: []string{"stray-spec"}},
 		{name: "the metadata was wiped", upset: func(r *room, c *resourceapi.ResourceClaim) error { return r.metadata.Remove(c.UID) }, mended: []string{"metadata c"}},
-		{name: "metadata of nobody", upset: func(r *room, c *resourceapi.ResourceClaim) error {
+		{name: "metadata of nobody", upset: func(r *room, _ *resourceapi.ResourceClaim) error {
 			return os.WriteFile(r.metadata.File("stray", "r"), []byte("{}"), 0o600)
 		}, mended: []string{"metadata"}},
 		{name: "the machine changed, and the metadata with it", upset: func(r *room, _ *resourceapi.ResourceClaim) error {

@@ -169,8 +169,8 @@ var successions = []struct {
 }{
 	{"the same is asked for again", func(a *agent, s scenario, k kind) error { return s.act(a, k) }, true},
 	{"reconciliation comes first", func(a *agent, s scenario, k kind) error { return errors.Join(a.reconcile(s.alive(k)...), s.act(a, k)) }, true},
-	{"the pod has gone", func(a *agent, s scenario, k kind) error { return errors.Join(a.unprepare(k.claim("c")), a.reconcile()) }, false},
-	{"the claim has gone, and nobody says so", func(a *agent, s scenario, k kind) error { return a.reconcile() }, false},
+	{"the pod has gone", func(a *agent, _ scenario, k kind) error { return errors.Join(a.unprepare(k.claim("c")), a.reconcile()) }, false},
+	{"the claim has gone, and nobody says so", func(a *agent, _ scenario, _ kind) error { return a.reconcile() }, false},
 }
 
 func TestKilledAtEveryMoment(t *testing.T) {

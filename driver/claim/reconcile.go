@@ -111,8 +111,12 @@ func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *En
 
 func (r *Runner) removeStray(ctx context.Context, claim types.UID, what Drift, remove func(types.UID) error) error {
 	return r.operate(ctx, claim, func(ctx context.Context) error {
-		if r.cfg.Journal.Entry(claim) != nil || r.cfg.Journal.Later(claim, r.cfg.BootID) != nil {
+		if r.cfg.Journal.Entry(claim) != nil {
 			return nil
+		}
+		var later *LaterError
+		if errors.As(r.cfg.Journal.Later(claim, r.cfg.BootID), &later) {
+			return nil // they are the later version's
 		}
 		klog.FromContext(ctx).Info("Removing files that belong to no claim", "claimUID", claim, "what", what)
 		if err := remove(claim); err != nil {

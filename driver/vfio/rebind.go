@@ -117,7 +117,7 @@ func (b *Bus) unbind(ctx context.Context, pci string) error {
 	}
 	err := b.write(ctx, pci, pci, "bus", "pci", "devices", pci, "driver", "unbind")
 	// The driver may have gone since: by an earlier write that was waited for, say.
-	if gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV); err != nil && !(gone && b.driverOf(pci) == "") {
+	if gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV); err != nil && (!gone || b.driverOf(pci) != "") {
 		return fmt.Errorf("unbind it from %s: %w", driver, err)
 	}
 	if now := b.driverOf(pci); now != "" {

@@ -85,7 +85,11 @@ func TestAPauseWaitsForWhoeverUsesTheDriver(t *testing.T) {
 			<-answer
 			return 40, nvml.SUCCESS
 		}
-		go source.Probe(t.Context(), somePCI)
+		probed := make(chan error, 1)
+		go func() {
+			_, err := source.Probe(t.Context(), somePCI)
+			probed <- err
+		}()
 		<-asked
 		var acted atomic.Bool
 		act := func(context.Context) error { acted.Store(true); return nil }
@@ -106,6 +110,9 @@ func TestAPauseWaitsForWhoeverUsesTheDriver(t *testing.T) {
 		close(answer)
 		if err := <-done; err != nil || !acted.Load() {
 			t.Errorf("after the answer: %v, acted: %t", err, acted.Load())
+		}
+		if err := <-probed; err != nil {
+			t.Errorf("whoever asked the driver before the pause gets no answer: %v", err)
 		}
 	})
 }
