@@ -27,7 +27,7 @@ demo: deps ## A GPU node comes alive: drawn, published, allocated, measured, bro
 	@go run ./test/demo up
 demo-down: cluster-down ## Remove everything that the demo made
 
-.PHONY: test test-unit test-e2e test-apiserver test-vm bench lint
+.PHONY: test test-unit test-e2e test-churn test-apiserver test-vm bench lint
 test: deps-test ## All tests: unit with the race detector, real cluster, API servers, emulated machine
 	@test/all.sh
 test-unit: deps-test ## Unit, property and network namespace tests
@@ -35,6 +35,9 @@ test-unit: deps-test ## Unit, property and network namespace tests
 test-e2e: deps-test image-race ## Scenarios in a real one-node cluster
 	@$(CLUSTER) build
 	HOSTLER_E2E=1 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go tool -modfile=test/tools/go.mod gotestsum --format testname -- -p 1 -count=1 -timeout 30m ./test/cluster/... ./test/e2e/...
+test-churn: deps-test image-race ## Two hundred pods through eight GPUs, twice, with faults
+	@$(CLUSTER) build
+	HOSTLER_E2E=1 HOSTLER_E2E_CHURN=200 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go test -v -count=1 -timeout 30m -run TestManyPodsThroughEightGPUs ./test/e2e
 test-apiserver: deps-test ## Slices and rights against real API servers, Kubernetes 1.34 to 1.37
 	HOSTLER_APISERVER=1 go tool -modfile=test/tools/go.mod gotestsum --format testname -- -count=1 -timeout 40m ./test/apiserver/...
 test-vm: deps-test ## The agent's discovery in an emulated machine with real SR-IOV and RDMA

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	chaosRounds = 6
+	chaosRounds = 3
 	chaosPods   = 4
 )
 
