@@ -30,9 +30,9 @@ func TestDiscovery(t *testing.T) {
 	needMachine(t)
 	result, err := vm.Run(t.Context(), vm.Options{
 		TestBinary: buildTest(t, "./guest"),
-		Args:       []string{"-test.v", "-test.timeout=4m"},
+		Args:       []string{"-test.v", "-test.timeout=14m"},
 		Output:     t.Output(),
-		Timeout:    5 * time.Minute, // alone it takes half a minute
+		Timeout:    15 * time.Minute, // alone it takes a minute; beside builds, many times that
 	})
 	if err != nil {
 		t.Fatal(err)
