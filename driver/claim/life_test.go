@@ -128,6 +128,9 @@ func (l *lives) prepared(m *modelClaim) string {
 	if l.dead && slices.ContainsFunc(m.wanted, choice.cut) {
 		return "the driver"
 	}
+	if slices.ContainsFunc(m.wanted, choice.bypasses) && slices.ContainsFunc(m.wanted, choice.confines) {
+		return "its scope"
+	}
 	for _, other := range l.claims {
 		if entry := l.agent.journal.Entry(other.uid()); other != m && entry != nil {
 			for _, unit := range units(entry) {

@@ -32,6 +32,11 @@ type choice struct {
 
 func (c choice) cut() bool { return strings.Contains(c.device[1], "-mig-") }
 
+// bypasses says of a NIC in user space that no egress scope reaches it.
+func (c choice) bypasses() bool { return c.bound != "" && c.device[0] == "nic" }
+
+func (c choice) confines() bool { return c.device == onEgress() }
+
 func choices() []choice {
 	part := func(name string, place topology.MIGPlacement, taken bool) choice {
 		c := choice{device: onGPU(name), made: &place, taken: taken}
