@@ -22,6 +22,9 @@ import (
 const (
 	chaosRounds = 3
 	chaosPods   = 4
+	// chaosKills is how often the agent is killed at most: after each further time the
+	// kubelet waits twice as long before it starts the container again.
+	chaosKills = 3
 )
 
 func TestAgentKilledWhilePodsComeAndGo(t *testing.T) {
@@ -40,7 +43,7 @@ func TestAgentKilledWhilePodsComeAndGo(t *testing.T) {
 	killer.Add(1)
 	go func() {
 		defer killer.Done()
-		for {
+		for kills < chaosKills {
 			select {
 			case <-stop:
 				return

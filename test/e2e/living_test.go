@@ -34,7 +34,8 @@ func TestForceDeletedPodOnTheHostsNetworkKeepsItsGPU(t *testing.T) {
 	})
 	looks, err := reconciliations(agent)
 	must(t, err)
-	// A GPU that goes and comes back has the agent look at all claims at once.
+	// A GPU that goes and comes back has the agent look at all claims at once; a
+	// change of routes has it look at the machine, which it would do by itself every half minute.
 	other := s.node.profile(t).GPUs
 	t.Cleanup(func() { must(t, s.node.nvml().ClearAll()) })
 	lost := len(other) - 1
@@ -43,6 +44,7 @@ func TestForceDeletedPodOnTheHostsNetworkKeepsItsGPU(t *testing.T) {
 	}
 	for _, gone := range []bool{true, false} {
 		must(t, s.node.nvml().SetLost(lost, gone))
+		s.addRoute("198.51.100.77", "lo")()
 		s.eventually("the agent has looked at all claims", func() error {
 			now, err := reconciliations(agent)
 			if err == nil && now <= looks {
