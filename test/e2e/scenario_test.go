@@ -180,10 +180,15 @@ func (s *scenario) explain() {
 }
 
 // agent is the pod of the node's agent, "" while there is none.
+// While one takes over from another that is the later one.
 func (s *scenario) agent() string {
-	out, err := s.try("-n", agentNamespace, "get", "pods", "--field-selector=spec.nodeName="+s.node.Name, "-o", "name")
+	out, err := s.try("-n", agentNamespace, "get", "pods", "--field-selector=spec.nodeName="+s.node.Name, "--sort-by=.metadata.creationTimestamp", "-o", "name")
 	if err != nil {
 		s.Log(err)
 	}
-	return strings.TrimSpace(out)
+	names := strings.Fields(out)
+	if len(names) == 0 {
+		return ""
+	}
+	return names[len(names)-1]
 }

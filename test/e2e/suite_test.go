@@ -93,7 +93,7 @@ func install(ctx context.Context) error {
 
 // values of the chart: a recovery and an update that are waited for in seconds, and the log of each claim.
 func values(more ...string) []string {
-	return append([]string{"config.health.recoveryHoldDown=2s", "config.logging.verbosity=2", "minReadySeconds=3", "updateStrategy.rollingUpdate.maxSurge=100%"}, more...)
+	return append([]string{"config.health.recoveryHoldDown=2s", "config.logging.verbosity=2", "minReadySeconds=3"}, more...)
 }
 
 func repository() string {
