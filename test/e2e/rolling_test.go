@@ -36,8 +36,11 @@ func TestAgentIsReplacedUnderChurn(t *testing.T) {
 	s.eventually("the watches have begun", func() error { return errors.Join(agents.begun(), slicesOf.begun()) })
 
 	churning, stop := context.WithCancel(s.ctx)
-	defer stop()
 	var workers sync.WaitGroup
+	defer func() { // also when the test ends early: they must not outlive it
+		stop()
+		workers.Wait()
+	}()
 	served := make([]int, len(coming))
 	for i, kind := range coming {
 		workers.Go(func() { served[i] = s.comeAndGo(churning, fmt.Sprintf("%s-%d", kind, i), kind) })
@@ -48,7 +51,7 @@ func TestAgentIsReplacedUnderChurn(t *testing.T) {
 		s.kubectl("-n", agentNamespace, "patch", "ds", "hostler", "-p", `{"spec":{"template":{"metadata":{"annotations":{"test.hostler.dev/version":"`+version+`"}}}}}`)
 		s.awaitAgent()
 		s.eventually("the old agent is gone", func() error {
-			if now := s.agent(); strings.Contains(now, before) {
+			if now := s.agents(); slices.Contains(now, before) {
 				return fmt.Errorf("there are %s", now)
 			}
 			return nil

@@ -179,16 +179,21 @@ func (s *scenario) explain() {
 	}
 }
 
-// agent is the pod of the node's agent, "" while there is none.
-// While one takes over from another that is the later one.
+// agent is the pod of the node's agent, "" while there is none. While one takes
+// over from another that is the later one.
 func (s *scenario) agent() string {
-	out, err := s.try("-n", agentNamespace, "get", "pods", "--field-selector=spec.nodeName="+s.node.Name, "--sort-by=.metadata.creationTimestamp", "-o", "name")
-	if err != nil {
-		s.Log(err)
-	}
-	names := strings.Fields(out)
+	names := s.agents()
 	if len(names) == 0 {
 		return ""
 	}
 	return names[len(names)-1]
+}
+
+// agents are all pods of agents on the node, oldest first.
+func (s *scenario) agents() []string {
+	out, err := s.try("-n", agentNamespace, "get", "pods", "--field-selector=spec.nodeName="+s.node.Name, "--sort-by=.metadata.creationTimestamp", "-o", "name")
+	if err != nil {
+		s.Log(err)
+	}
+	return strings.Fields(out)
 }
