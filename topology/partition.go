@@ -90,16 +90,23 @@ func (p *Partition) UUID() string {
 }
 
 // Partitions of a GPU, every profile at every placement, in the order of
-// profile ID and placement; none if it is not in MIG mode.
+// profile ID and placement; none if it is not in MIG mode. No two have one name:
+// where a driver says the same of two places, only the first is a partition.
 func Partitions(gpu *GPU) []Partition {
 	if gpu.MIG == nil {
 		return nil
 	}
 	var partitions []Partition
+	named := map[string]bool{}
 	for _, profile := range gpu.MIG.Profiles {
 		for _, place := range profile.Placements {
+			name := partitionName(gpu.Name, profile.Name, place.Start)
+			if named[name] {
+				continue
+			}
+			named[name] = true
 			partitions = append(partitions, Partition{
-				Name: partitionName(gpu.Name, profile.Name, place.Start), Parent: gpu.Name,
+				Name: name, Parent: gpu.Name,
 				Profile: profile, Placement: place, Instance: gpu.MIG.instanceAt(profile.ID, place),
 			})
 		}
