@@ -3,15 +3,35 @@
 
 package netattach
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // DeviceState is a netdev in a pod as the kernel showed it when it had been attached.
 type DeviceState struct {
 	// Device is the allocation result's.
 	Device string `json:"device"`
+	// Pool, Request and ShareID are, too.
+	Pool    string     `json:"pool,omitempty"`
+	Request string     `json:"request,omitempty"`
+	ShareID *types.UID `json:"shareID,omitempty"`
 	// Interface is its name in the pod, MAC its hardware address there.
 	Interface string `json:"interface"`
 	MAC       string `json:"mac,omitempty"`
 	// Addresses without the link-local ones, which the kernel makes itself.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	// RDMA is what became of the RDMA device, nil if none was asked for.
+	RDMA *RDMAState `json:"rdma,omitempty"`
+}
+
+// RDMAState says how a pod has an RDMA device.
+type RDMAState struct {
+	// Device is its name.
+	Device string `json:"device"`
+	// Exclusive: it is in the pod's namespace and in no other.
+	Exclusive bool `json:"exclusive,omitempty"`
+	// Fallback says why it is shared though it could have been exclusive, "" if that is as wanted.
+	Fallback string `json:"fallback,omitempty"`
 }

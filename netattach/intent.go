@@ -66,18 +66,105 @@ type DeviceIntent struct {
 	HostMTU       int            `json:"hostMTU,omitempty"`
 	HostUp        bool           `json:"hostUp,omitempty"`
 	HostAddresses []netip.Prefix `json:"hostAddresses,omitempty"`
+	// HostState is what else is restored, nil before the netdev was moved in.
+	HostState *HostState `json:"hostState,omitempty"`
+	// ShareID of the allocation, where one NIC serves several claims.
+	ShareID *types.UID `json:"shareID,omitempty"`
+	// Child is what the pod gets instead of the netdev itself, nil if it gets that. With
+	// a child HostName and PCI are the parent's, which stays as it is.
+	Child *ChildIntent `json:"child,omitempty"`
+	// External: Multus brings the netdev into the pod and home, under a name that only it knows.
+	External bool `json:"external,omitempty"`
+	// RDMA is the NIC's RDMA device, nil if the claim gets none.
+	RDMA *RDMAIntent `json:"rdma,omitempty"`
+	// HardwareAddress in the pod, "" to leave it.
+	HardwareAddress string `json:"hardwareAddress,omitempty"`
+	// Bandwidth in bits per second that the pod's side is limited to, 0 for no limit.
+	Bandwidth uint64 `json:"bandwidth,omitempty"`
 	// MTU in the pod, 0 to leave it.
-	MTU       int            `json:"mtu,omitempty"`
-	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	Routes    []Route        `json:"routes,omitempty"`
+	MTU        int            `json:"mtu,omitempty"`
+	Addresses  []netip.Prefix `json:"addresses,omitempty"`
+	Routes     []Route        `json:"routes,omitempty"`
+	Rules      []Rule         `json:"rules,omitempty"`
+	Neighbours []Neighbour    `json:"neighbours,omitempty"`
+	VRF        *VRF           `json:"vrf,omitempty"`
+	// Sysctls by their path below /proc/sys, with IFNAME for the interface: "net/ipv4/conf/IFNAME/arp_ignore".
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+	// Features and PrivateFlags as ethtool names them.
+	Features     map[string]bool `json:"features,omitempty"`
+	PrivateFlags map[string]bool `json:"privateFlags,omitempty"`
 	// Networks are CNI chains to run for the device once it is in the pod.
 	Networks []NetworkIntent `json:"networks,omitempty"`
 }
 
-// Route in the pod's main table.
+// HostState is what a netdev had on the host besides name, MAC, MTU, addresses
+// and being up.
+type HostState struct {
+	// Routes through the netdev that the kernel did not make itself.
+	Routes []Route `json:"routes,omitempty"`
+	// Neighbours are its permanent ones.
+	Neighbours []Neighbour `json:"neighbours,omitempty"`
+	// Sysctls of the netdev that differ from what the kernel gives a new one, as in DeviceIntent.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+	// Features and PrivateFlags that the claim changes, as they were.
+	Features     map[string]bool `json:"features,omitempty"`
+	PrivateFlags map[string]bool `json:"privateFlags,omitempty"`
+	// TxQueueLength in packets.
+	TxQueueLength int `json:"txQueueLength,omitempty"`
+	// Alias as `ip link set alias` gave it.
+	Alias string `json:"alias,omitempty"`
+}
+
+// ChildIntent is a virtual netdev on top of the claimed one.
+type ChildIntent struct {
+	// Kind is the kernel's word for it, "macvlan" or "ipvlan".
+	Kind string `json:"kind"`
+	// Mode of the kind: bridge, private, vepa; l2, l3, l3s.
+	Mode string `json:"mode"`
+}
+
+// RDMAIntent is an RDMA device on its way into a pod.
+type RDMAIntent struct {
+	// Device is its name, "mlx5_0".
+	Device string `json:"device"`
+	// Mode is what was asked for: Auto, Shared or Exclusive.
+	Mode v1alpha1.RDMAMode `json:"mode"`
+}
+
+// Route through the netdev.
 type Route struct {
 	Destination netip.Prefix `json:"destination"`
 	Gateway     netip.Addr   `json:"gateway,omitzero"`
+	OnLink      bool         `json:"onLink,omitempty"`
+	Source      netip.Addr   `json:"source,omitzero"`
+	// Link says that the scope is the link's; a route without a gateway has it unless Global is set.
+	Link   bool `json:"link,omitempty"`
+	Global bool `json:"global,omitempty"`
+	// Table is 0 for the VRF's, or the main table where there is none.
+	Table  uint32 `json:"table,omitempty"`
+	Metric uint32 `json:"metric,omitempty"`
+	// Protocol is who made it (rtnetlink(7)), 0 for the agent.
+	Protocol int `json:"protocol,omitempty"`
+}
+
+// Rule of policy routing in the pod.
+type Rule struct {
+	Priority    uint32       `json:"priority"`
+	Source      netip.Prefix `json:"source,omitzero"`
+	Destination netip.Prefix `json:"destination,omitzero"`
+	Table       uint32       `json:"table"`
+}
+
+// Neighbour is a permanent entry of the ARP or NDP table.
+type Neighbour struct {
+	Address         netip.Addr `json:"address"`
+	HardwareAddress string     `json:"hardwareAddress"`
+}
+
+// VRF that the netdev is put into.
+type VRF struct {
+	Name  string `json:"name"`
+	Table uint32 `json:"table"`
 }
 
 // NetworkIntent is a NetworkAttachmentDefinition, resolved.
@@ -86,6 +173,12 @@ type NetworkIntent struct {
 	Name      string `json:"name"`
 	// Config is the CNI configuration list, device id included, as JSON.
 	Config []byte `json:"config"`
+	// Interface for what the chain makes, "" for the device's own name in the pod.
+	Interface string `json:"interface,omitempty"`
+	// IPs, MAC and DefaultRoute are as in the NICConfig.
+	IPs          []netip.Prefix `json:"ips,omitempty"`
+	MAC          string         `json:"mac,omitempty"`
+	DefaultRoute []netip.Addr   `json:"defaultRoute,omitempty"`
 }
 
 // EgressIntent is a scope on its way into a pod.

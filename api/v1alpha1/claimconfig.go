@@ -34,6 +34,11 @@ type RDMAMode string
 const (
 	// RDMAAuto injects the device's character devices if the NIC has an RDMA device.
 	RDMAAuto RDMAMode = "Auto"
+	// RDMAShared is Auto for a NIC that must have an RDMA device, which stays in the
+	// node's namespace, where the kernel lets every pod with the nodes use it.
+	RDMAShared RDMAMode = "Shared"
+	// RDMAExclusive also moves the RDMA device into the pod's network namespace.
+	RDMAExclusive RDMAMode = "Exclusive"
 	// RDMANone injects none.
 	RDMANone RDMAMode = "None"
 )
@@ -44,6 +49,11 @@ type NICMode string
 const (
 	// NICModeNetdev moves the netdev into the pod.
 	NICModeNetdev NICMode = "netdev"
+	// NICModeMacvlan gives the pod a child of the netdev with a hardware address of
+	// its own; the NIC stays on the node and can have children in other pods.
+	NICModeMacvlan NICMode = "macvlan"
+	// NICModeIPVLAN gives the pod a child of the netdev that has its hardware address.
+	NICModeIPVLAN NICMode = "ipvlan"
 	// NICModeVFIO takes the NIC from its driver and gives it to user space: a
 	// virtual machine in the pod, or a program such as one with DPDK.
 	NICModeVFIO NICMode = "vfio"
@@ -55,28 +65,117 @@ const (
 type NICConfig struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// Mode says by what the pod uses the NIC: netdev by its network interface, vfio
-	// by a driver of its own, as a PCI device bound to vfio-pci. With vfio there is
-	// no interface to configure and no RDMA device. Default: netdev.
+	// Mode says by what the pod uses the NIC: netdev by its network interface, macvlan
+	// and ipvlan by a child of that, which leaves the NIC on the node for children of
+	// other pods, vfio by a driver of its own, as a PCI device bound to vfio-pci. With
+	// vfio there is no interface to configure and no RDMA device. Default: netdev.
 	Mode NICMode `json:"mode,omitempty"`
-	// InterfaceName inside the pod, 1 to 15 characters. A request for several
-	// NICs cannot set it. Default: the name that the netdev has on the host.
+	// Attach says who brings the interface into the pod: Hostler, or Multus, for
+	// which the pod has to name its network in an annotation. Default: Hostler.
+	Attach NICAttacher `json:"attach,omitempty"`
+	// Macvlan configures mode macvlan.
+	Macvlan *MacvlanConfig `json:"macvlan,omitempty"`
+	// IPVLAN configures mode ipvlan.
+	IPVLAN *IPVLANConfig `json:"ipvlan,omitempty"`
+	// InterfaceName inside the pod, 1 to 15 characters, and none that names the
+	// plumbing of a host (bond0, br-…, docker0, cni0, dummy0, flannel.1 and the like). A request
+	// for several NICs cannot set it. Default: the name that the netdev has on the host.
 	InterfaceName string `json:"interfaceName,omitempty"`
+	// HardwareAddress of the interface in the pod, a unicast one of 48 bits,
+	// "02:00:5e:10:00:01". Not with mode ipvlan. Default: unchanged, and of a child random.
+	HardwareAddress string `json:"hardwareAddress,omitempty"`
 	// Addresses with prefix length, "10.1.0.5/24" or "2001:db8::5/64".
 	Addresses []string `json:"addresses,omitempty"`
 	// Routes through this interface.
 	Routes []Route `json:"routes,omitempty"`
+	// Rules of policy routing, which say what is looked up in which table.
+	Rules []RoutingRule `json:"rules,omitempty"`
+	// Neighbours are permanent entries of the interface's ARP or NDP table.
+	Neighbours []Neighbour `json:"neighbours,omitempty"`
 	// MTU in bytes, 68 to 65535. Default: unchanged.
 	MTU *int32 `json:"mtu,omitempty"`
+	// VRF puts the interface into a VRF, which is made in the pod if it is not there.
+	VRF *VRFConfig `json:"vrf,omitempty"`
+	// Sysctls of the interface, set before it is up. Names are as the CNI plugin
+	// tuning takes them, with IFNAME where the interface's name stands:
+	// "net.ipv4.conf.IFNAME.arp_announce". Only those under net.ipv4.conf.IFNAME, net.ipv6.conf.IFNAME,
+	// net.ipv4.neigh.IFNAME and net.ipv6.neigh.IFNAME.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+	// Ethtool switches features of the interface.
+	Ethtool *EthtoolConfig `json:"ethtool,omitempty"`
 	// RDMA says what the pod gets of the NIC's RDMA device: Auto its character
-	// devices, if the NIC has one, None nothing. Default: Auto.
+	// devices, if the NIC has one, moved into the pod's namespace where the node runs RDMA
+	// exclusively; Shared them and no move; Exclusive the move, or no pod; None nothing. Default: Auto.
 	RDMA RDMAMode `json:"rdma,omitempty"`
 	// Networks are NetworkAttachmentDefinitions whose CNI chains are run for
-	// the device after it has been moved into the pod. At most one for now.
+	// the device after it has been moved into the pod, in this order. At most eight.
 	Networks []NetworkReference `json:"networks,omitempty"`
 	// VF is set on the NIC, an SR-IOV VF, by way of its PF while the claim is
 	// prepared; what was before is restored after it.
 	VF *VFConfig `json:"vf,omitempty"`
+}
+
+// NICAttacher says who brings an interface into its pod.
+type NICAttacher string
+
+const (
+	// AttachHostler is the agent itself.
+	AttachHostler NICAttacher = "Hostler"
+	// AttachMultus is Multus, which finds the device by the claim.
+	AttachMultus NICAttacher = "Multus"
+)
+
+// MacvlanMode says which of a NIC's children see each other.
+type MacvlanMode string
+
+const (
+	// MacvlanBridge lets children talk to each other directly.
+	MacvlanBridge MacvlanMode = "bridge"
+	// MacvlanPrivate lets them not talk to each other.
+	MacvlanPrivate MacvlanMode = "private"
+	// MacvlanVEPA sends what they say to each other over the wire and back.
+	MacvlanVEPA MacvlanMode = "vepa"
+)
+
+// MacvlanConfig configures a macvlan child.
+type MacvlanConfig struct {
+	// Mode is bridge, private or vepa. Default: bridge.
+	Mode MacvlanMode `json:"mode,omitempty"`
+}
+
+// IPVLANMode says at which layer children are told apart.
+type IPVLANMode string
+
+const (
+	// IPVLANL2 switches.
+	IPVLANL2 IPVLANMode = "l2"
+	// IPVLANL3 routes in the node's namespace.
+	IPVLANL3 IPVLANMode = "l3"
+	// IPVLANL3S routes there through netfilter, too.
+	IPVLANL3S IPVLANMode = "l3s"
+)
+
+// IPVLANConfig configures an ipvlan child.
+type IPVLANConfig struct {
+	// Mode is l2, l3 or l3s. A NIC's children all have the same. Default: l2.
+	Mode IPVLANMode `json:"mode,omitempty"`
+}
+
+// VRFConfig is a domain of routing of its own in the pod.
+type VRFConfig struct {
+	// Name of the VRF's interface, by the rules of interfaceName.
+	Name string `json:"name"`
+	// Table of its routes, 1 to 4294967295, but for 253 to 255, which are the kernel's.
+	// Routes of the interface that name none are in it.
+	Table uint32 `json:"table"`
+}
+
+// EthtoolConfig is what ethtool(8) switches.
+type EthtoolConfig struct {
+	// Features by the names that `ethtool --show-features` prints, "tx-checksum-ipv4".
+	Features map[string]bool `json:"features,omitempty"`
+	// PrivateFlags by the names that `ethtool --show-priv-flags` prints.
+	PrivateFlags map[string]bool `json:"privateFlags,omitempty"`
 }
 
 // VFLinkState says what link a VF sees.
@@ -116,12 +215,52 @@ type VFConfig struct {
 	LinkState VFLinkState `json:"linkState,omitempty"`
 }
 
-// Route is one route in the pod's main table.
+// RouteScope says how far a route's destination is.
+type RouteScope string
+
+const (
+	// RouteScopeGlobal is behind a gateway.
+	RouteScopeGlobal RouteScope = "Global"
+	// RouteScopeLink is on the interface's own link.
+	RouteScopeLink RouteScope = "Link"
+)
+
+// Route is one route through the interface.
 type Route struct {
 	// Destination prefix, "0.0.0.0/0" for the default route.
 	Destination string `json:"destination"`
 	// Gateway address; empty for a directly connected prefix.
 	Gateway string `json:"gateway,omitempty"`
+	// OnLink reaches the gateway through the interface though no address's prefix has it.
+	OnLink bool `json:"onLink,omitempty"`
+	// Source address that the pod's own packets get on this route.
+	Source string `json:"source,omitempty"`
+	// Scope of the destination: Global or Link. Default: Link without a gateway, else Global.
+	Scope RouteScope `json:"scope,omitempty"`
+	// Table that the route is in. Default: the VRF's, else the main table (254).
+	Table uint32 `json:"table,omitempty"`
+	// Metric, of which the lower one is preferred. Default: the kernel's.
+	Metric uint32 `json:"metric,omitempty"`
+}
+
+// RoutingRule says which table is asked for packets of some kind.
+type RoutingRule struct {
+	// Priority, 1 to 32765; the lowest is asked first. Those of one pod must differ.
+	Priority uint32 `json:"priority"`
+	// Source prefix of packets; at least one of source and destination.
+	Source string `json:"source,omitempty"`
+	// Destination prefix of packets.
+	Destination string `json:"destination,omitempty"`
+	// Table that is asked.
+	Table uint32 `json:"table"`
+}
+
+// Neighbour is an address whose hardware address is known beforehand.
+type Neighbour struct {
+	// Address of the neighbour.
+	Address string `json:"address"`
+	// HardwareAddress of the neighbour, "02:00:5e:10:00:02".
+	HardwareAddress string `json:"hardwareAddress"`
 }
 
 // NetworkReference names a NetworkAttachmentDefinition.
@@ -130,6 +269,14 @@ type NetworkReference struct {
 	Name string `json:"name"`
 	// Namespace that it is in. Default: the claim's namespace.
 	Namespace string `json:"namespace,omitempty"`
+	// InterfaceName for what the chain makes. Default: the device's own in the pod.
+	InterfaceName string `json:"interfaceName,omitempty"`
+	// IPs that the chain's plugins are asked to assign, with prefix length (capability ips).
+	IPs []string `json:"ips,omitempty"`
+	// MAC that they are asked to set (capability mac).
+	MAC string `json:"mac,omitempty"`
+	// DefaultRoute are gateways of the pod's default routes through this network.
+	DefaultRoute []string `json:"defaultRoute,omitempty"`
 }
 
 // DNSMode says which resolvers an egress scope lets through.
