@@ -96,7 +96,7 @@ func briefly(name, script, resources string) string {
 func TestManyPodsThroughEightGPUs(t *testing.T) {
 	s := newScenario(t)
 	pods := churnPods(t)
-	before := s.node.holdings(t)
+	before := s.node.snapshot(t)
 	s.apply(template("gpu", requests(request("gpu", oneGPU))),
 		template("gpu-nic", requests(request("gpu", oneGPU), request("nic", anyNIC))+samePCIeRoot+
 			"config:\n- requests: [nic]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: NICConfig, interfaceName: fabric0}}\n"))
@@ -114,7 +114,7 @@ func TestManyPodsThroughEightGPUs(t *testing.T) {
 
 // churn creates the pods of a round and returns when all have succeeded and nobody
 // holds more than before. A fault strikes once as many pods have ended as its key says.
-func (s *scenario) churn(round string, pods int, before holdings, faults map[int]func()) {
+func (s *scenario) churn(round string, pods int, before snapshot, faults map[int]func()) {
 	s.Helper()
 	began := time.Now()
 	var manifests []string
@@ -179,7 +179,7 @@ func (s *scenario) nudge(before map[string]bool) map[string]bool {
 }
 
 // holdsNothing is nil if neither agent nor kubelet nor hardware knows of a claim any more.
-func (s *scenario) holdsNothing(before holdings) error {
+func (s *scenario) holdsNothing(before snapshot) error {
 	if err := s.node.leftovers(before); err != nil {
 		return err
 	}

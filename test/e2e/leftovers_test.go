@@ -4,25 +4,11 @@ package e2e
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 )
-
-// holdings are what a node must have again.
-type holdings struct{ links, partitions map[string]string }
-
-func (b *bed) holdings(t *testing.T) holdings {
-	t.Helper()
-	links, err := b.links()
-	must(t, err)
-	partitions, err := b.partitions()
-	must(t, err)
-	return holdings{links, partitions}
-}
 
 // partitions maps the GPUs in MIG mode to how they are cut, in the words of nvmlsim's file mig_instances.
 func (b *bed) partitions() (map[string]string, error) {
@@ -49,7 +35,7 @@ func (b *bed) partitions() (map[string]string, error) {
 }
 
 // leftovers names the first thing on the node that should be gone.
-func (b *bed) leftovers(before holdings) error {
+func (b *bed) leftovers(before snapshot) error {
 	for what, pattern := range map[string]string{"CDI specs": filepath.Join(b.CDI, "*hostler*"), "attachment records": filepath.Join(b.Root, "run/hostler/attached/*.json"), "metadata files": b.metadata("*")} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
@@ -73,12 +59,5 @@ func (b *bed) leftovers(before holdings) error {
 	if strings.Contains(string(tables), "hostler") {
 		return fmt.Errorf("nft tables are left in the node's own namespace: %s", tables)
 	}
-	partitions, err := b.partitions()
-	if err != nil {
-		return err
-	}
-	if !maps.Equal(partitions, before.partitions) {
-		return fmt.Errorf("GPUs are cut as %v, were as %v", partitions, before.partitions)
-	}
-	return b.linksEqual(before.links)
+	return b.asBefore(before)
 }

@@ -13,9 +13,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-
 	"github.com/hostler-dev/hostler/test/cluster"
 	"github.com/hostler-dev/hostler/test/machine"
 	"github.com/hostler-dev/hostler/test/nvmlsim"
@@ -61,50 +58,12 @@ func (b *bed) profile(t *testing.T) *machine.Profile {
 	return p
 }
 
-// links maps the names of the node's simulated NICs to "address state mtu".
-func (b *bed) links() (map[string]string, error) {
-	ns, err := netns.GetFromPath(b.NetNS)
-	if err != nil {
-		return nil, fmt.Errorf("opening the node's network namespace %s: %w", b.NetNS, err)
-	}
-	defer ns.Close()
-	handle, err := netlink.NewHandleAt(ns)
-	if err != nil {
-		return nil, err
-	}
-	defer handle.Close()
-	list, err := handle.LinkList()
-	if err != nil {
-		return nil, err
-	}
-	p, err := machine.Load(b.machine)
-	if err != nil {
-		return nil, err
-	}
-	claimable := map[string]bool{}
-	for _, name := range p.NetdevNames() {
-		claimable[name] = true
-	}
-	links := map[string]string{}
-	for _, link := range list {
-		if a := link.Attrs(); claimable[a.Name] {
-			links[a.Name] = fmt.Sprintf("%s up=%t mtu=%d", a.HardwareAddr, a.RawFlags&1 != 0, a.MTU)
-		}
-	}
-	return links, nil
-}
-
-func (b *bed) linksEqual(want map[string]string) error {
-	got, err := b.links()
-	if err != nil {
-		return err
-	}
-	for name, state := range want {
-		if got[name] != state {
-			return fmt.Errorf("netdev %s is %q, was %q", name, got[name], state)
-		}
-	}
-	return nil
+// snapshot is look for tests.
+func (b *bed) snapshot(t *testing.T) snapshot {
+	t.Helper()
+	s, err := b.look()
+	must(t, err)
+	return s
 }
 
 // journalEntries lists the claims that the agent's journal holds.

@@ -12,7 +12,7 @@ const anyNIC = "nic.hostler.dev"
 
 func TestPodsTalkOverTheirNICs(t *testing.T) {
 	s := newScenario(t)
-	before := s.node.holdings(t).links
+	before := s.node.snapshot(t)
 	s.apply(
 		template("left", requests(request("nic", anyNIC))+config("nic", nicConfig("fabric0", "192.168.77.1/24"))), pod("left", "left", ""),
 		template("right", requests(request("nic", anyNIC))+config("nic", nicConfig("fabric0", "192.168.77.2/24", "mtu: 1400"))), pod("right", "right", ""),
@@ -27,12 +27,12 @@ func TestPodsTalkOverTheirNICs(t *testing.T) {
 	}
 	claim := s.claimOf("left")
 	host := attribute(s.device(claim.Status.Allocation.Devices.Results[0].Device), "hostler.dev/ifName")
-	if _, still := s.node.holdings(t).links[host]; still {
+	if _, still := s.node.snapshot(t).links[host]; still {
 		t.Errorf("the node still shows %s, which is in the pod", host)
 	}
 
 	s.kubectl("delete", "pod", "left", "right")
-	s.eventually("both netdevs are home with name, address and state", func() error { return s.node.linksEqual(before) })
+	s.eventually("both netdevs are home as they were", func() error { return s.node.asBefore(before) })
 }
 
 func TestNICOfANetworkAttachmentDefinition(t *testing.T) {

@@ -33,7 +33,7 @@ func TestPair(t *testing.T) {
 	if out := s.sh("pair", "ip -o addr show rdma0; ls /dev/infiniband"); !strings.Contains(out, "10.1.0.6/24") || !strings.Contains(out, "uverbs") {
 		t.Errorf("the pair's netdev and RDMA device in the pod: %s", out)
 	}
-	if _, still := s.node.holdings(t).links[attribute(nic, "hostler.dev/ifName")]; still {
+	if _, still := s.node.snapshot(t).links[attribute(nic, "hostler.dev/ifName")]; still {
 		t.Errorf("the node still shows the netdev of %s, which is in the pod", nic.Name)
 	}
 

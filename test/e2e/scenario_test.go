@@ -32,7 +32,7 @@ func newScenarioOn(t *testing.T, node *bed) *scenario {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	s := &scenario{T: t, ctx: ctx, namespace: strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test")), node: node}
-	before := node.holdings(t)
+	before := node.snapshot(t)
 	s.eventually("the namespace is made, one of an earlier run gone", func() error { _, err := s.try("create", "namespace", s.namespace); return err })
 	t.Cleanup(func() {
 		defer cancel()

@@ -30,7 +30,7 @@ func TestDevicesInUserSpace(t *testing.T) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("without FUSE the simulated PCI bus is a picture: ", err)
 	}
-	before, home := s.devices(), s.node.holdings(t).links
+	before, home := s.devices(), s.node.snapshot(t)
 	s.apply(template("user-space", requests(request("gpu", oneGPU), request("nic", anyNIC))+samePCIeRoot+inUserSpace),
 		template("ordinary", requests(request("gpu", oneGPU))), pod("user-space", "user-space", ""), pod("ordinary", "ordinary", ""))
 	s.awaitReady("user-space", "ordinary")
@@ -65,7 +65,7 @@ func TestDevicesInUserSpace(t *testing.T) {
 			t.Errorf("the %s %s is bound to %q, want vfio-pci", request, device.Name, driver)
 		}
 	}
-	if name := attribute(devices["nic"], "hostler.dev/ifName"); s.node.holdings(t).links[name] != "" {
+	if name := attribute(devices["nic"], "hostler.dev/ifName"); s.node.snapshot(t).links[name] != "" {
 		t.Errorf("the node still has the netdev %s of the NIC that is in user space", name)
 	}
 	if diff := cmp.Diff(before, s.devices()); diff != "" {
@@ -82,7 +82,7 @@ func TestDevicesInUserSpace(t *testing.T) {
 		if nodes, err := filepath.Glob(filepath.Join(s.node.MachineRoot, "dev/vfio/*")); err != nil || len(nodes) != 1 {
 			return fmt.Errorf("left in /dev/vfio: %v, %w", nodes, err)
 		}
-		return s.node.linksEqual(home)
+		return s.node.asBefore(home)
 	})
 	gpu := s.node.gpu(t, devices["gpu"].Name)
 	s.apply(template("next", requests(request("gpu", oneGPU, fmt.Sprintf(`device.attributes["hostler.dev"].uuid == %q`, gpu.UUID)))), pod("next", "next", ""))
