@@ -40,8 +40,7 @@ func (s *scenario) applySample(file string) {
 	s.Helper()
 	raw, err := os.ReadFile(filepath.Join(repository(), "deploy", "samples", file))
 	must(s.T, err)
-	manifest := strings.ReplaceAll(string(raw), "image: busybox\n", "image: "+testImage+"\n      imagePullPolicy: Never\n")
-	manifest = strings.ReplaceAll(manifest, "  restartPolicy: Never\n", "  restartPolicy: Never\n  terminationGracePeriodSeconds: 0\n")
+	manifest := runnable(string(raw))
 	if s.node == &node2 {
 		manifest = onMIGNode(strings.TrimRight(manifest, "\n") + "\n")
 	}
@@ -51,4 +50,10 @@ func (s *scenario) applySample(file string) {
 		s.Fatalf("%s has no pod", file)
 	}
 	s.awaitReady(pods...)
+}
+
+// runnable gives a user's pods an image that is there, and an end that is not waited for.
+func runnable(manifests string) string {
+	manifests = strings.ReplaceAll(manifests, "image: busybox\n", "image: "+testImage+"\n      imagePullPolicy: Never\n")
+	return strings.ReplaceAll(manifests, "  restartPolicy: Never\n", "  restartPolicy: Never\n  terminationGracePeriodSeconds: 0\n")
 }
