@@ -32,6 +32,7 @@ type RDMAState struct {
 	Device string `json:"device"`
 	// Exclusive: it is in the pod's namespace and in no other.
 	Exclusive bool `json:"exclusive,omitempty"`
-	// Fallback says why it is shared though it could have been exclusive, "" if that is as wanted.
+	// Fallback says why the pod cannot use it, "" if it can. A claim with "rdma: Auto"
+	// is attached without it then; the two other modes refuse the pod.
 	Fallback string `json:"fallback,omitempty"`
 }

@@ -50,7 +50,8 @@ type DeviceIntent struct {
 	Device  string `json:"device"`
 	// PCI address of the function, for CNI plugins that want a device ID.
 	PCI string `json:"pci"`
-	// HostName is the netdev's name in the host's namespace, to which it returns.
+	// HostName is the netdev's name in the host's namespace, to which it returns; ""
+	// for a device that has RDMA and no netdev.
 	HostName string `json:"hostName"`
 	// PodName is its name inside the pod.
 	PodName string `json:"podName"`
@@ -97,6 +98,9 @@ type DeviceIntent struct {
 	Networks []NetworkIntent `json:"networks,omitempty"`
 }
 
+// HasNetdev is false for an RDMA device without netdev (InfiniBand without IPoIB).
+func (d *DeviceIntent) HasNetdev() bool { return d.HostName != "" }
+
 // HostState is what a netdev had on the host besides name, MAC, MTU, addresses
 // and being up.
 type HostState struct {
@@ -121,6 +125,9 @@ type ChildIntent struct {
 	Kind string `json:"kind"`
 	// Mode of the kind: bridge, private, vepa; l2, l3, l3s.
 	Mode string `json:"mode"`
+	// ParentIndex is the claimed netdev's index on the host, by which its child is
+	// recognised. It is known once the child is about to be made, 0 before.
+	ParentIndex int `json:"parentIndex,omitempty"`
 }
 
 // RDMAIntent is an RDMA device on its way into a pod.
@@ -129,6 +136,15 @@ type RDMAIntent struct {
 	Device string `json:"device"`
 	// Mode is what was asked for: Auto, Shared or Exclusive.
 	Mode v1alpha1.RDMAMode `json:"mode"`
+	// NodeGUID, "946d:ae03:0012:3456" or "" if it has none, and Index, which moves and
+	// renames leave, find it again. The index is known once Moves is set.
+	NodeGUID string `json:"nodeGUID,omitempty"`
+	Index    uint32 `json:"index,omitempty"`
+	// Moves says that it is moved into the pod's namespace. It is set when the attachment
+	// begins, because the node may run RDMA otherwise than when the claim was prepared.
+	Moves bool `json:"moves,omitempty"`
+	// Fallback says why the pod cannot use it though it should, see RDMAState.
+	Fallback string `json:"fallback,omitempty"`
 }
 
 // Route through the netdev.
