@@ -94,7 +94,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	d.runner = claim.NewRunner(claim.RunnerConfig{
 		Journal: cfg.Journal, Plan: d.plan, Steps: d.steps.Of, Networks: cfg.Networks, Admit: admission.Admit, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
-		Observe: observe, Arrivals: arrivals, Metadata: directory, Mended: d.mended, Drifted: d.drifted,
+		Observe: observe, Arrivals: arrivals, Metadata: directory, Mended: d.mended, Drifted: d.drifted, Undone: d.undone,
 	})
 	return d, nil
 }
@@ -114,6 +114,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	if failure == nil {
 		loops.Go(func() { d.publish(working, d.cfg.Front) })
 		loops.Go(func() { d.reconcile(working) })
+		loops.Go(func() { d.checkpoint(working) })
 		select {
 		case <-ctx.Done():
 		case failure = <-d.cfg.Front.failed:
@@ -124,7 +125,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	loops.Wait()
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit)
 	defer cancel()
-	return errors.Join(failure, d.runner.Drain(patience))
+	return errors.Join(failure, d.runner.Drain(patience), d.cfg.Journal.Checkpoint())
 }
 
 // PrepareResourceClaims is as in kubeletplugin.DRAPlugin.
@@ -216,16 +217,12 @@ func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 		all.Go(func() {
 			ctx := withClaim(ctx, c.Namespace, c.Name, c.UID)
 			begin := time.Now()
-			heldNIC := d.holdsNIC(c.UID)
 			err := d.runner.Unprepare(ctx, c.UID)
 			d.cfg.Recorder.ObserveUnprepare(time.Since(begin), err)
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "A claim cannot be unprepared; the kubelet will try again")
 			} else {
 				klog.FromContext(ctx).V(2).Info("Unprepared a claim", "duration", time.Since(begin))
-				if heldNIC {
-					d.cfg.Rescan()
-				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -236,12 +233,13 @@ func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 	return results, nil
 }
 
-// holdsNIC says whether unpreparing the claim may bring a netdev home. A look at
+// undone has the machine looked at where a netdev may have come home. A look at
 // the whole machine is not free, and GPUs do not go anywhere; when they are cut
 // differently, the step that does it asks for a look.
-func (d *Driver) holdsNIC(uid types.UID) bool {
-	entry := d.cfg.Journal.Entry(uid)
-	return entry != nil && slices.ContainsFunc(entry.Devices, func(device claim.Device) bool { return device.NIC != nil })
+func (d *Driver) undone(entry *claim.Entry) {
+	if slices.ContainsFunc(entry.Devices, func(device claim.Device) bool { return device.NIC != nil }) {
+		d.cfg.Rescan()
+	}
 }
 
 func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {

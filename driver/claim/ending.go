@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"k8s.io/klog/v2"
 )
@@ -18,16 +19,16 @@ import (
 // over reports whether the claim is to be undone and no more.
 func (e *Entry) over() bool { return e.Released || e.Ending != "" }
 
-// remain keeps the entry, with the reason why it is still there, and returns that.
+// remain keeps what is left of the entry, with the reason why it is still there, and returns that.
 func (r *Runner) remain(ctx context.Context, entry *Entry, reason error) error {
 	reason = fmt.Errorf("claim %s/%s: %w", entry.ClaimNamespace, entry.ClaimName, reason)
 	logger := klog.FromContext(ctx).WithValues("claim", klog.KRef(entry.ClaimNamespace, entry.ClaimName), "claimUID", entry.ClaimUID)
 	logger.Info("A claim cannot be undone yet; nobody else gets its devices until it is, which is tried again", "reason", reason.Error())
-	if entry.Ending == reason.Error() {
-		return reason
-	}
 	ending := *entry
 	ending.Ending = reason.Error()
+	if reflect.DeepEqual(r.cfg.Journal.Entry(entry.ClaimUID), &ending) {
+		return reason
+	}
 	if err := r.cfg.Journal.Put(&ending); err != nil {
 		return errors.Join(reason, fmt.Errorf("record that: %w", err))
 	}

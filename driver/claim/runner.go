@@ -61,6 +61,9 @@ type RunnerConfig struct {
 	// how much of each kind could not be.
 	Mended  func(Mending)
 	Drifted func(map[Drift]int)
+	// Undone, if set, is told of each claim that was undone, whoever asked for that,
+	// also if the call is over that did: its devices are as they were before it.
+	Undone func(*Entry)
 	// Metadata is where files for claims' containers are kept.
 	Metadata *metadata.Directory
 	// Arrivals number calls. Default: the Runner's own.
@@ -96,6 +99,9 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	}
 	if cfg.Drifted == nil {
 		cfg.Drifted = func(map[Drift]int) {}
+	}
+	if cfg.Undone == nil {
+		cfg.Undone = func(*Entry) {}
 	}
 	if cfg.Arrivals == nil {
 		cfg.Arrivals = &Arrivals{}
@@ -167,7 +173,7 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	first := *entry
 	first.First = true
 	if begun, err := r.do(ctx, &first, true); err != nil {
-		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun), err))
+		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun, nil), err))
 	}
 	return entry, nil
 }
@@ -202,25 +208,6 @@ func (r *Runner) abandon(ctx context.Context, entry *Entry, failure error) error
 		}
 	}
 	return r.undo(ctx, entry)
-}
-
-// owning is the entry after its first steps were begun and no more: what is in the
-// place of any other partition was made by somebody else since the claim was admitted.
-func (e *Entry) owning(begun int) *Entry {
-	owned := *e
-	owned.Devices = slices.Clone(e.Devices)
-	for i := range owned.Devices {
-		device := &owned.Devices[i]
-		if device.Partition == nil {
-			continue
-		}
-		if begun--; begun < 0 {
-			others := *device.Partition
-			others.Static = true
-			device.Partition = &others
-		}
-	}
-	return &owned
 }
 
 // again is the repeated prepare: nothing is planned anew, but everything is
@@ -289,7 +276,7 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 	waiting := map[string]bool{}
 	arrived := r.cfg.Journal.Expect()
 	defer arrived()
-	for _, step := range slices.Backward(r.cfg.Steps(entry)) {
+	for i, step := range slices.Backward(r.cfg.Steps(entry)) {
 		klog.FromContext(ctx).V(4).Info("Undoing a step", "step", step.Name())
 		err := r.take(ctx, step, PhaseUndo, step.Undo)
 		var unanswered *gpu.UnansweredError
@@ -299,14 +286,21 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 			continue
 		}
 		if err != nil {
-			return r.remain(ctx, entry, fmt.Errorf("undo: %s: %w", step.Name(), err))
+			return r.remain(ctx, entry.owning(i+1, waiting), fmt.Errorf("undo: %s: %w", step.Name(), err))
 		}
 	}
 	if len(waiting) > 0 {
-		return r.leave(ctx, entry, waiting)
+		if err := r.leave(ctx, entry, waiting); err != nil {
+			return err
+		}
+	} else {
+		arrived()
+		if err := r.timed(kindJournal, PhaseUndo, func() error { return r.cfg.Journal.Delete(entry.ClaimUID) }); err != nil {
+			return err
+		}
 	}
-	arrived()
-	return r.timed(kindJournal, PhaseUndo, func() error { return r.cfg.Journal.Delete(entry.ClaimUID) })
+	r.cfg.Undone(entry)
+	return nil
 }
 
 // answers reports whether the entry is of the claim's present allocation.
