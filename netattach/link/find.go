@@ -19,6 +19,9 @@ import (
 // find returns the device's netdev. The index is the one that it has in this
 // namespace, 0 if that is not known.
 func (s *space) find(device netattach.DeviceIntent, index int) (netlink.Link, error) {
+	if device.Child != nil {
+		return s.findChild(device, index)
+	}
 	links, err := s.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("cannot list network devices: %w", err)

@@ -70,6 +70,9 @@ func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, 
 		return device, err
 	}
 	defer here.Close()
+	if device.Child != nil {
+		return here.rememberParent(device)
+	}
 	link, err := here.find(device, 0)
 	if errors.Is(err, ErrNotFound) {
 		return device, nil
@@ -118,6 +121,9 @@ func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent)
 // bring finds the device in the pod or moves it there. Before its index is known,
 // the host is asked first, because in the pod there might be another with its MAC.
 func (h *Host) bring(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
+	if device.Child != nil {
+		return h.bringChild(ctx, pod, there, device)
+	}
 	if device.PodIndex != 0 {
 		if link, err := there.find(device, device.PodIndex); !errors.Is(err, ErrNotFound) {
 			return link, err
@@ -166,6 +172,9 @@ func (h *Host) Up(_ context.Context, pod int, device netattach.DeviceIntent) err
 	if err != nil {
 		return fmt.Errorf("cannot set %s (%s) up in the pod: %w", device.PodName, device.Device, err)
 	}
+	if err := there.limit(link, device); err != nil {
+		return err
+	}
 	if err := there.LinkSetUp(link); err != nil {
 		return fmt.Errorf("cannot set %s (%s) up in the pod: %w", device.PodName, device.Device, err)
 	}
@@ -185,6 +194,9 @@ func (h *Host) Up(_ context.Context, pod int, device netattach.DeviceIntent) err
 // Home brings the device back from the pod, or back to order if it is on the
 // host already. It reports whether the device was found in either place.
 func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent) (bool, error) {
+	if device.Child != nil {
+		return true, deleteChild(ctx, pod, device)
+	}
 	if device.PodIndex == 0 { // perhaps it has never left
 		if found, err := h.Restore(ctx, device); found || err != nil {
 			return found, err
@@ -229,6 +241,9 @@ func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent)
 // Restore gives a device that is in the host's namespace, under whatever name,
 // the state that it had before it was claimed.
 func (h *Host) Restore(ctx context.Context, device netattach.DeviceIntent) (bool, error) {
+	if device.Child != nil {
+		return true, nil // of the parent nothing was changed
+	}
 	here, err := open(h.namespace)
 	if err != nil {
 		return false, err
