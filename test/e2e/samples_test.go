@@ -5,6 +5,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -52,8 +53,10 @@ func (s *scenario) applySample(file string) {
 	s.awaitReady(pods...)
 }
 
+var busyboxImage = regexp.MustCompile(`(?m)^( *)image: busybox\n`)
+
 // runnable gives a user's pods an image that is there, and an end that is not waited for.
 func runnable(manifests string) string {
-	manifests = strings.ReplaceAll(manifests, "image: busybox\n", "image: "+testImage+"\n      imagePullPolicy: Never\n")
+	manifests = busyboxImage.ReplaceAllString(manifests, "${1}image: "+testImage+"\n${1}imagePullPolicy: Never\n")
 	return strings.ReplaceAll(manifests, "  restartPolicy: Never\n", "  restartPolicy: Never\n  terminationGracePeriodSeconds: 0\n")
 }
