@@ -13,10 +13,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
-	"strings"
 	"sync"
 
-	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	metadataapi "k8s.io/dynamic-resource-allocation/api/metadata"
@@ -76,7 +74,7 @@ func (s *metadataStep) each(visit func(*metadata.Content) error) error {
 		return err
 	}
 	for _, content := range s.contents {
-		connect(content, states)
+		connect(content, s.entry, states)
 		if err := visit(content); err != nil {
 			return err
 		}
@@ -170,7 +168,7 @@ func (s *Steps) Attached(entry *Entry) error {
 			return fmt.Errorf("tell the pod how its network devices are called: %w; the agent writes it anew at its next look at all claims", err)
 		}
 		content.Generation = 0
-		connect(content, states)
+		connect(content, entry, states)
 		if _, err := s.Metadata.Ensure(content); err != nil {
 			return err
 		}
@@ -193,23 +191,21 @@ func (s *Steps) inPods(entry *Entry) ([]netattach.DeviceState, error) {
 	return states, nil
 }
 
-// maxIPs is how many addresses the API allows a device.
-const maxIPs = 16
-
-// connect fills in what is known of the devices in their pod.
-func connect(content *metadata.Content, states []netattach.DeviceState) {
-	for i := range content.Requests[0].Devices {
-		device := &content.Requests[0].Devices[i]
-		device.NetworkData = nil
-		for _, state := range states {
-			if state.Device != device.Name {
-				continue
-			}
-			device.NetworkData = &resourceapi.NetworkDeviceData{InterfaceName: state.Interface, HardwareAddress: strings.ToLower(state.MAC)}
-			for _, address := range state.Addresses[:min(len(state.Addresses), maxIPs)] {
-				device.NetworkData.IPs = append(device.NetworkData.IPs, address.String())
-			}
+// connect fills in what is known of the request's devices in their pod. With several
+// pods, each with a child of its own, it would be true of one of them only.
+func connect(content *metadata.Content, entry *Entry, states []netattach.DeviceState) {
+	devices := content.Requests[0].Devices
+	var at int
+	for i := range entry.Devices {
+		device := &entry.Devices[i]
+		if resourceclaim.BaseRequestRef(device.Request) != resourceclaim.BaseRequestRef(content.Requests[0].Name) || at == len(devices) {
+			continue
 		}
+		devices[at].NetworkData = nil
+		if state, one := device.inOnePod(states); one {
+			devices[at].NetworkData = NetworkData(state)
+		}
+		at++
 	}
 }
 

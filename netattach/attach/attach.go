@@ -49,6 +49,8 @@ type Config struct {
 	// the pod and on record, see InPods, and before any container may start. Its
 	// error undoes the attachment.
 	Attached func(ctx context.Context, claim types.UID) error
+	// Changed, if set, is told of each end of an attachment. It must not block.
+	Changed func(Change)
 	// Living are the sandboxes that the runtime says live, see InUse. Nil: nobody
 	// says so, and the records have the last word.
 	Living *Living
@@ -105,7 +107,9 @@ func (a *Attacher) Attach(ctx context.Context, sandbox Sandbox) error {
 	}
 	namespace, err := openNamespace(sandbox.NetNS)
 	if err != nil {
-		return fmt.Errorf("cannot attach pod %s/%s: %w; the agent's pod must see the runtime's network namespaces (a hostPath volume with mountPropagation HostToContainer)", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+		err = fmt.Errorf("cannot attach pod %s/%s: %w; the agent's pod must see the runtime's network namespaces (a hostPath volume with mountPropagation HostToContainer)", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+		a.changed(sandbox.Pod.UID, intents, err)
+		return err
 	}
 	defer namespace.Close()
 	return a.attach(ctx, sandbox, namespace, intents)
@@ -148,8 +152,9 @@ func (a *Attacher) intents(pod netattach.PodReference) ([]netattach.Intent, erro
 
 // attachHostNetwork records claims that want nothing of the network and refuses
 // the others: their devices would not move, their rules would bind the node.
-func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, intents []netattach.Intent) error {
+func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, intents []netattach.Intent) (err error) {
 	defer a.pods.lock(sandbox.Pod.UID)()
+	defer func() { a.changed(sandbox.Pod.UID, intents, err) }()
 	for _, intent := range intents {
 		if len(intent.Devices) > 0 || intent.Egress != nil {
 			return fmt.Errorf("pod %s/%s uses the host's network, so claim %s/%s cannot give it a network device or egress scope; remove hostNetwork or the claim", sandbox.Pod.Namespace, sandbox.Pod.Name, intent.ClaimNamespace, intent.ClaimName)
@@ -164,6 +169,8 @@ func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, inten
 
 func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent) (err error) {
 	defer a.pods.lock(sandbox.Pod.UID)()
+	wanted := intents
+	defer func() { a.changed(sandbox.Pod.UID, wanted, err) }()
 	started := a.cfg.Now()
 	rules, scoped, err := scopeOf(intents)
 	if err := errors.Join(err, bypassed(intents)); err != nil {

@@ -138,6 +138,7 @@ func (a *Attacher) dissolve(ctx context.Context, record Record) error {
 
 // dissolveIn keeps the record while anything is not as it should be.
 func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace) error {
+	defer a.takenBack(record)
 	var faults []error
 	if record.hasChains() {
 		path := ""
