@@ -32,7 +32,8 @@ type GPUConfig struct {
 type RDMAMode string
 
 const (
-	// RDMAAuto injects the device's character devices if the NIC has an RDMA device.
+	// RDMAAuto injects the device's character devices if the NIC has an RDMA device and
+	// the pod gets all of it.
 	RDMAAuto RDMAMode = "Auto"
 	// RDMAShared is Auto for a NIC that must have an RDMA device, which stays in the
 	// node's namespace, where the kernel lets every pod with the nodes use it.
@@ -71,7 +72,8 @@ type NICConfig struct {
 	// vfio there is no interface to configure and no RDMA device. Default: netdev.
 	Mode NICMode `json:"mode,omitempty"`
 	// Attach says who brings the interface into the pod: Hostler, or Multus, for
-	// which the pod has to name its network in an annotation. Default: Hostler.
+	// which the pod has to name its network in an annotation. With Multus, that network says
+	// what the interface is like, and of all fields only rdma and vf can be set here. Default: Hostler.
 	Attach NICAttacher `json:"attach,omitempty"`
 	// Macvlan configures mode macvlan.
 	Macvlan *MacvlanConfig `json:"macvlan,omitempty"`
@@ -79,12 +81,16 @@ type NICConfig struct {
 	IPVLAN *IPVLANConfig `json:"ipvlan,omitempty"`
 	// InterfaceName inside the pod, 1 to 15 characters, and none that names the
 	// plumbing of a host (bond0, br-…, docker0, cni0, dummy0, flannel.1 and the like). A request
-	// for several NICs cannot set it. Default: the name that the netdev has on the host.
+	// for several NICs cannot set it. Default: the name that the netdev has on the host, or,
+	// where no pod can have that, nic and the digits of its PCI address.
 	InterfaceName string `json:"interfaceName,omitempty"`
 	// HardwareAddress of the interface in the pod, a unicast one of 48 bits,
-	// "02:00:5e:10:00:01". Not with mode ipvlan. Default: unchanged, and of a child random.
+	// "02:00:5e:10:00:01". Not with mode ipvlan. A claim can choose a locally administered one
+	// (02:…, 06:…, 0a:… and the like) for a macvlan child; anything else only a DeviceClass.
+	// Default: unchanged, and of a child random.
 	HardwareAddress string `json:"hardwareAddress,omitempty"`
-	// Addresses with prefix length, "10.1.0.5/24" or "2001:db8::5/64".
+	// Addresses with prefix length, "10.1.0.5/24" or "2001:db8::5/64"; of these, and of
+	// routes, rules, neighbours and sysctls, at most 64 each.
 	Addresses []string `json:"addresses,omitempty"`
 	// Routes through this interface.
 	Routes []Route `json:"routes,omitempty"`
@@ -99,16 +105,20 @@ type NICConfig struct {
 	// Sysctls of the interface, set before it is up. Names are as the CNI plugin
 	// tuning takes them, with IFNAME where the interface's name stands:
 	// "net.ipv4.conf.IFNAME.arp_announce". Only those under net.ipv4.conf.IFNAME, net.ipv6.conf.IFNAME,
-	// net.ipv4.neigh.IFNAME and net.ipv6.neigh.IFNAME.
+	// net.ipv4.neigh.IFNAME and net.ipv6.neigh.IFNAME; and only in a DeviceClass those that have the pod pass
+	// packets on or answer for others: forwarding, proxy_arp, proxy_ndp and the like.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
 	// Ethtool switches features of the interface.
 	Ethtool *EthtoolConfig `json:"ethtool,omitempty"`
 	// RDMA says what the pod gets of the NIC's RDMA device: Auto its character
 	// devices, if the NIC has one, moved into the pod's namespace where the node runs RDMA
-	// exclusively; Shared them and no move; Exclusive the move, or no pod; None nothing. Default: Auto.
+	// exclusively; Shared them and no move; Exclusive the move, or no pod; None nothing. With macvlan and
+	// ipvlan Auto is None, and Shared, which gives a pod verbs that know neither its child nor its
+	// bandwidth, only a DeviceClass can set. Default: Auto.
 	RDMA RDMAMode `json:"rdma,omitempty"`
 	// Networks are NetworkAttachmentDefinitions whose CNI chains are run for
-	// the device after it has been moved into the pod, in this order. At most eight.
+	// the device after it has been moved into the pod, in this order. At most eight, each with
+	// an interface name of its own.
 	Networks []NetworkReference `json:"networks,omitempty"`
 	// VF is set on the NIC, an SR-IOV VF, by way of its PF while the claim is
 	// prepared; what was before is restored after it.
@@ -174,7 +184,8 @@ type VRFConfig struct {
 type EthtoolConfig struct {
 	// Features by the names that `ethtool --show-features` prints, "tx-checksum-ipv4".
 	Features map[string]bool `json:"features,omitempty"`
-	// PrivateFlags by the names that `ethtool --show-priv-flags` prints.
+	// PrivateFlags by the names that `ethtool --show-priv-flags` prints. Only in a DeviceClass,
+	// because some are the card's or its port's; not with macvlan and ipvlan.
 	PrivateFlags map[string]bool `json:"privateFlags,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -69,6 +70,15 @@ func TestDecodeAgentConfigRefusesUnknownKeys(t *testing.T) {
 	}
 }
 
+func mustRead(f *testing.F, path string) []byte {
+	f.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return raw
+}
+
 // What Decode accepts survives defaulting twice, validation and a round trip.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":9000,"addresses":["10.1.0.5/24"],"routes":[{"destination":"0.0.0.0/0","gateway":"10.1.0.1"}]}`))
@@ -76,6 +86,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"GPUConfig","driverCapabilities":["compute"]}`))
 	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"GPUConfig","mode":"vfio"}`))
 	f.Add([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mode":"vfio","vf":{"mac":"02:00:00:00:00:01","vlan":100,"vlanQoS":3,"spoofCheck":true,"trust":false,"minTxRate":1,"maxTxRate":10,"linkState":"Auto"}}`))
+	for _, example := range strings.Split(string(mustRead(f, "testdata/NICConfig.yaml")), "---\n") {
+		f.Add([]byte(example))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		object, err := Decode(raw)
 		if err != nil {

@@ -36,7 +36,27 @@ func SetDefaults_GPUConfig(config *GPUConfig) {
 // SetDefaults_NICConfig leaves the interface as it is on the host, RDMA with it.
 func SetDefaults_NICConfig(config *NICConfig) {
 	set(&config.Mode, NICModeNetdev)
+	set(&config.Attach, AttachHostler)
 	set(&config.RDMA, RDMAAuto)
+	switch config.Mode {
+	case NICModeMacvlan:
+		if config.Macvlan == nil {
+			config.Macvlan = &MacvlanConfig{}
+		}
+		set(&config.Macvlan.Mode, MacvlanBridge)
+	case NICModeIPVLAN:
+		if config.IPVLAN == nil {
+			config.IPVLAN = &IPVLANConfig{}
+		}
+		set(&config.IPVLAN.Mode, IPVLANL2)
+	}
+	for i := range config.Routes {
+		route := &config.Routes[i]
+		if route.Gateway == "" {
+			set(&route.Scope, RouteScopeLink)
+		}
+		set(&route.Scope, RouteScopeGlobal)
+	}
 }
 
 // SetDefaults_EgressConfig lets names be resolved and nothing bypass the rules.

@@ -129,13 +129,16 @@ func (s source) kindOf(of reflect.Type) (kind string, inner reflect.Type) {
 	case of.Kind() == reflect.Slice:
 		kind, inner := s.kindOf(of.Elem())
 		return "list of " + kind + "s", inner
+	case of.Kind() == reflect.Map:
+		kind, _ := s.kindOf(of.Elem())
+		return "map of " + kind + "s", nil
 	case of.Kind() == reflect.Struct:
 		return "object", of
 	case len(s.values[of.Name()]) > 0:
 		return strings.Join(s.values[of.Name()], ", "), nil
 	case of.Kind() == reflect.Bool:
 		return "boolean", nil
-	case of.Kind() == reflect.Int32:
+	case of.Kind() == reflect.Int32, of.Kind() == reflect.Uint32:
 		return "integer", nil
 	}
 	return of.Kind().String(), nil

@@ -1,7 +1,7 @@
 package v1alpha1
 
-// Validation of what goes into a pod's network namespace. Prefixes are taken
-// only in their canonical form: "10.1.2.3/8" in a scope is more likely a slip of
+// Validation of egress scopes, and of prefixes in general. These are taken only
+// in their canonical form: "10.1.2.3/8" in a scope is more likely a slip of
 // the pen than a wish for all of 10.0.0.0/8, and a mapped address
 // ("::ffff:10.0.0.1") would pass as one family and be meant as the other.
 
@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -18,95 +17,6 @@ import (
 
 // maxEgressRules keeps a scope readable and its counters few.
 const maxEgressRules = 64
-
-// ValidateNICConfig judges a NICConfig.
-func ValidateNICConfig(config *NICConfig) field.ErrorList {
-	faults := validateNICMode(config)
-	faults = append(faults, validateInterfaceName(config.InterfaceName, field.NewPath("interfaceName"))...)
-	wantsIPv6 := false
-	seen := sets.New[string]()
-	for i, address := range config.Addresses {
-		at := field.NewPath("addresses").Index(i)
-		prefix, err := netip.ParsePrefix(address)
-		switch {
-		case err != nil || prefix.Addr().Is4In6():
-			faults = append(faults, field.Invalid(at, address, `must be an address with prefix length, such as "10.1.0.5/24" or "2001:db8::5/64"`))
-		case prefix.Addr().IsUnspecified() || prefix.Addr().IsMulticast() || prefix.Addr().IsLoopback():
-			faults = append(faults, field.Invalid(at, address, "must be a unicast address that is not a loopback one"))
-		case seen.Has(prefix.Addr().String()):
-			faults = append(faults, field.Duplicate(at, address))
-		default:
-			seen.Insert(prefix.Addr().String())
-			wantsIPv6 = wantsIPv6 || prefix.Addr().Is6()
-		}
-	}
-	for i, route := range config.Routes {
-		faults = append(faults, validateRoute(route, field.NewPath("routes").Index(i))...)
-	}
-	if config.MTU != nil {
-		if *config.MTU < 68 || *config.MTU > 65535 {
-			faults = append(faults, field.Invalid(field.NewPath("mtu"), *config.MTU, "must be 68 to 65535 bytes"))
-		} else if wantsIPv6 && *config.MTU < 1280 {
-			// RFC 8200 section 5; Linux removes IPv6 from an interface with less.
-			faults = append(faults, field.Invalid(field.NewPath("mtu"), *config.MTU, "must be at least 1280 bytes on an interface with IPv6 addresses"))
-		}
-	}
-	if modes := []RDMAMode{RDMAAuto, RDMANone}; !slices.Contains(modes, config.RDMA) {
-		faults = append(faults, field.NotSupported(field.NewPath("rdma"), config.RDMA, modes))
-	}
-	faults = append(faults, validateVF(config.VF, field.NewPath("vf"))...)
-	return append(faults, validateNetworks(config.Networks, field.NewPath("networks"))...)
-}
-
-// validateInterfaceName follows dev_valid_name in the kernel's net/core/dev.c,
-// and refuses "%", which the kernel takes as a request to choose a number.
-func validateInterfaceName(name string, at *field.Path) field.ErrorList {
-	switch {
-	case name == "":
-		return nil
-	case len(name) > 15:
-		return field.ErrorList{field.TooLong(at, name, 15)}
-	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
-		return field.ErrorList{field.Invalid(at, name, "is reserved by the kernel; choose another name")}
-	case strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) }) >= 0:
-		return field.ErrorList{field.Invalid(at, name, "must consist of printable ASCII characters other than space, '/', ':' and '%'")}
-	}
-	return nil
-}
-
-func validateRoute(route Route, at *field.Path) field.ErrorList {
-	destination, faults := parseCIDR(route.Destination, at.Child("destination"))
-	if route.Gateway == "" {
-		return faults
-	}
-	gateway, err := netip.ParseAddr(route.Gateway)
-	switch {
-	case err != nil || gateway.Zone() != "" || gateway.Is4In6():
-		faults = append(faults, field.Invalid(at.Child("gateway"), route.Gateway, "must be an IP address without a zone"))
-	case destination.IsValid() && destination.Addr().Is4() != gateway.Is4():
-		faults = append(faults, field.Invalid(at.Child("gateway"), route.Gateway, "must be of the destination's address family"))
-	}
-	return faults
-}
-
-func validateNetworks(networks []NetworkReference, at *field.Path) field.ErrorList {
-	var faults field.ErrorList
-	if len(networks) > 1 {
-		faults = append(faults, field.TooMany(at, len(networks), 1))
-	}
-	for i, network := range networks {
-		for _, message := range validation.IsDNS1123Subdomain(network.Name) {
-			faults = append(faults, field.Invalid(at.Index(i).Child("name"), network.Name, message))
-		}
-		if network.Namespace == "" {
-			continue
-		}
-		for _, message := range validation.IsDNS1123Label(network.Namespace) {
-			faults = append(faults, field.Invalid(at.Index(i).Child("namespace"), network.Namespace, message))
-		}
-	}
-	return faults
-}
 
 // ValidateEgressConfig judges an EgressConfig.
 func ValidateEgressConfig(config *EgressConfig) field.ErrorList {
