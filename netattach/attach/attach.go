@@ -27,6 +27,7 @@ import (
 	"github.com/hostler-dev/hostler/netattach/egress"
 	"github.com/hostler-dev/hostler/netattach/link"
 	"github.com/hostler-dev/hostler/netattach/multus"
+	"github.com/hostler-dev/hostler/netattach/rdma"
 )
 
 // IntentSource knows what prepared claims intend. It is the driver's journal.
@@ -71,6 +72,7 @@ type Sandbox struct {
 type Attacher struct {
 	cfg     Config
 	host    *link.Host
+	rdma    *rdma.Host
 	chain   *multus.Chain
 	records *records
 	pods    podLocks
@@ -85,16 +87,20 @@ func New(cfg Config) (*Attacher, error) {
 	if err != nil {
 		return nil, err
 	}
-	records, err := openRecords(cfg.Run)
+	rdmaHost, err := rdma.NewHost(rdma.HostConfig{Namespace: cfg.HostNamespace})
 	if err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
+	records, err := openRecords(cfg.Run)
+	if err != nil {
+		return nil, errors.Join(err, host.Close(), rdmaHost.Close())
+	}
 	chain := multus.New(multus.Config{Bin: []string{cfg.CNIBin}, Cache: cfg.CNICache})
-	return &Attacher{cfg: cfg, host: host, chain: chain, records: records}, nil
+	return &Attacher{cfg: cfg, host: host, rdma: rdmaHost, chain: chain, records: records}, nil
 }
 
 // Close releases the host's namespace; it leaves pods as they are.
-func (a *Attacher) Close() error { return a.host.Close() }
+func (a *Attacher) Close() error { return errors.Join(a.host.Close(), a.rdma.Close()) }
 
 // Attach is idempotent. A pod without intents costs a lookup.
 func (a *Attacher) Attach(ctx context.Context, sandbox Sandbox) error {
@@ -183,7 +189,7 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 	if scoped {
 		hash = rules.Hash()
 	}
-	if intents, err = a.remember(sandbox.Pod.UID, namespace, intents); err != nil {
+	if intents, err = a.remember(ctx, sandbox.Pod.UID, namespace, intents); err != nil {
 		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
 	}
 	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash}
@@ -202,7 +208,7 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 
 // remember fills in the state that the devices have on the host, before
 // anything is changed. An attachment that was cut short has it in its record.
-func (a *Attacher) remember(pod types.UID, in namespace, intents []netattach.Intent) ([]netattach.Intent, error) {
+func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, intents []netattach.Intent) ([]netattach.Intent, error) {
 	filled := slices.Clone(intents)
 	for i := range filled {
 		record, begun, err := a.records.read(filled[i].ClaimUID, pod)
@@ -212,15 +218,19 @@ func (a *Attacher) remember(pod types.UID, in namespace, intents []netattach.Int
 		if begun && len(record.Intent.Devices) == len(filled[i].Devices) {
 			filled[i].Devices = record.Intent.Devices
 			for j := range filled[i].Devices {
-				if !record.in(in) {
-					filled[i].Devices[j].PodIndex = 0 // that was another pod's end of it
+				if record.in(in) {
+					continue
+				}
+				filled[i].Devices[j].PodIndex = 0 // that was another pod's end of it
+				if filled[i].Devices[j], err = a.rdma.Remember(ctx, filled[i].Devices[j]); err != nil {
+					return nil, err
 				}
 			}
 			continue
 		}
 		filled[i].Devices = slices.Clone(filled[i].Devices)
 		for j, device := range filled[i].Devices {
-			if filled[i].Devices[j], err = a.host.Remember(device); err != nil {
+			if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {
 				return nil, err
 			}
 		}
@@ -268,12 +278,12 @@ func (a *Attacher) Check(ctx context.Context, pod, claim types.UID, descriptor i
 		return fmt.Errorf("claim %s is attached to another network namespace of pod %s", claim, pod)
 	}
 	for _, device := range record.Intent.Devices {
-		present, err := link.Present(descriptor, device)
+		present, err := a.present(descriptor, device)
 		if err != nil {
 			return err
 		}
 		if !present {
-			return fmt.Errorf("network device %s is not in the pod as %s", device.Device, device.PodName)
+			return fmt.Errorf("device %s is not in the pod as it was attached (interface %q)", device.Device, device.PodName)
 		}
 	}
 	if record.RulesetHash == "" {

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
-	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/egress"
 )
 
@@ -163,13 +162,6 @@ func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace)
 		return a.records.write(record)
 	}
 	return a.records.remove(record)
-}
-
-func (a *Attacher) bringHome(ctx context.Context, in *namespace, device netattach.DeviceIntent) (bool, error) {
-	if in == nil {
-		return a.host.Restore(ctx, device)
-	}
-	return a.host.Home(ctx, in.descriptor, device)
 }
 
 // keepWaiting marks when a device was first missed.

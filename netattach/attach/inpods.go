@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/netattach"
-	"github.com/hostler-dev/hostler/netattach/link"
 )
 
 // tell records the devices as they are in the pod now and has the driver told.
@@ -23,7 +22,7 @@ func (r *run) tell(ctx context.Context) error {
 		}
 		var states []netattach.DeviceState
 		for _, device := range intent.Devices {
-			state, err := link.State(r.namespace.descriptor, device)
+			state, err := stateOf(r.namespace.descriptor, device)
 			if err != nil {
 				return err
 			}

@@ -46,6 +46,7 @@ func (r *run) steps(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		r.enforce, // nothing leaves but what the scope allows
 		r.moveIn,
+		r.moveRDMA,
 		r.enforce, // the moved devices too, before they are up
 		r.setUp,
 		r.runChains,
@@ -73,6 +74,9 @@ func (r *run) enforce(ctx context.Context) error {
 func (r *run) moveIn(ctx context.Context) error {
 	for _, intent := range r.intents {
 		for i := range intent.Devices {
+			if !intent.Devices[i].HasNetdev() {
+				continue
+			}
 			index, err := r.attacher.host.Into(ctx, r.namespace.descriptor, intent.Devices[i])
 			if err != nil {
 				return err
@@ -136,12 +140,13 @@ func (r *run) undo(ctx context.Context) error {
 	return errors.Join(faults...)
 }
 
+// devices are those with a netdev.
 func (r *run) devices() []netattach.DeviceIntent {
 	var devices []netattach.DeviceIntent
 	for _, intent := range r.intents {
 		devices = append(devices, intent.Devices...)
 	}
-	return devices
+	return slices.DeleteFunc(devices, func(d netattach.DeviceIntent) bool { return !d.HasNetdev() })
 }
 
 // scopeOf is the scope of a whole pod: what every one of its scopes allows.

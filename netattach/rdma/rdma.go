@@ -82,6 +82,7 @@ func (h *Host) Remember(ctx context.Context, device netattach.DeviceIntent) (net
 	}
 	// The intent is the journal's, which nobody changes.
 	intent := *device.RDMA
+	intent.Fallback = ""
 	device.RDMA = &intent
 	if intent.Moves, err = moves(intent.Mode, mode); err != nil || !intent.Moves {
 		if err != nil {
