@@ -205,7 +205,7 @@ func rdmaReady(device *claim.Device, pods []pod) (metav1.Condition, bool) {
 			}
 			switch {
 			case state.RDMA.Fallback != "":
-				return condition(RDMAReady, metav1.ConditionTrue, ReasonFallback, state.RDMA.Device+" is shared with the node: "+state.RDMA.Fallback), true
+				return condition(RDMAReady, metav1.ConditionFalse, ReasonFallback, "The pod does without "+state.RDMA.Device+": "+state.RDMA.Fallback), true
 			case state.RDMA.Exclusive:
 				return condition(RDMAReady, metav1.ConditionTrue, ReasonExclusive, state.RDMA.Device+" is in the pod's network namespace alone"), true
 			}
