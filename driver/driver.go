@@ -20,6 +20,7 @@ import (
 
 	"github.com/hostler-dev/hostler/driver/cdi"
 	"github.com/hostler-dev/hostler/driver/claim"
+	"github.com/hostler-dev/hostler/driver/status"
 	"github.com/hostler-dev/hostler/driver/vfio"
 )
 
@@ -32,6 +33,9 @@ type Driver struct {
 	directory cdi.Directory
 	// reconcileNow asks for a reconciliation out of turn.
 	reconcileNow chan struct{}
+
+	// status is nil if nobody is told what becomes of claims.
+	status *status.Writer
 
 	machine   machine
 	offers    offers
@@ -92,9 +96,10 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Front != nil {
 		arrivals = &cfg.Front.arrivals
 	}
+	d.status = d.newStatus()
 	d.runner = claim.NewRunner(claim.RunnerConfig{
 		Journal: cfg.Journal, Plan: d.plan, Steps: d.steps.Of, Networks: cfg.Networks, Admit: admission.Admit, InUse: cfg.Attacher.InUse, BootID: cfg.BootID,
-		Observe: observe, Arrivals: arrivals, Metadata: directory, Mended: d.mended, Drifted: d.drifted, Undone: d.undone,
+		Observe: observe, Arrivals: arrivals, Metadata: directory, Mended: d.mended, Drifted: d.drifted, Undone: d.undone, Prepared: d.prepared,
 	})
 	return d, nil
 }
@@ -114,6 +119,9 @@ func (d *Driver) Run(ctx context.Context) error {
 	if failure == nil {
 		loops.Go(func() { d.publish(working, d.cfg.Front) })
 		loops.Go(func() { d.reconcile(working) })
+		if d.status != nil {
+			loops.Go(func() { d.status.Run(working) })
+		}
 		loops.Go(func() { d.checkpoint(working) })
 		select {
 		case <-ctx.Done():
@@ -237,6 +245,9 @@ func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 // the whole machine is not free, and GPUs do not go anywhere; when they are cut
 // differently, the step that does it asks for a look.
 func (d *Driver) undone(entry *claim.Entry) {
+	if d.status != nil {
+		d.status.Unprepared(entry.ClaimUID)
+	}
 	if slices.ContainsFunc(entry.Devices, func(device claim.Device) bool { return device.NIC != nil }) {
 		d.cfg.Rescan()
 	}

@@ -1,4 +1,5 @@
-// The driver's two loops: one publishes what has changed, one reconciles.
+// The driver's loops: one publishes what has changed, one reconciles, one keeps the
+// journal's file up to date.
 
 package driver
 
@@ -98,6 +99,9 @@ func (d *Driver) reconcile(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			if d.status != nil {
+				d.status.Review()
+			}
 			d.cfg.Recorder.ObserveReconcile(time.Since(begin), err)
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "Some claims could not be reconciled; trying again later", "after", d.cfg.ReconcileInterval)
@@ -110,6 +114,40 @@ func (d *Driver) reconcile(ctx context.Context) {
 		case <-changed:
 		case <-d.reconcileNow:
 		case <-time.After(d.cfg.ReconcileInterval):
+		}
+	}
+}
+
+const (
+	// calm is how long the journal has to stay as it is before its file is replaced, which
+	// takes the disk longer than the writes before it, and upToDate how long that waits at most.
+	calm     = 2 * time.Second
+	upToDate = 30 * time.Second
+)
+
+// checkpoint has the journal's file say all that the journal says, soon after it has
+// changed. Nothing but an earlier version of the agent needs that, and a human reader.
+func (d *Driver) checkpoint(ctx context.Context) {
+	for {
+		changed := d.cfg.Journal.Changed()
+		if err := d.cfg.Journal.Checkpoint(); err != nil {
+			klog.FromContext(ctx).Error(err, "The journal's file cannot be brought up to date; trying again with the next change")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		for limit, quiet := time.After(upToDate), false; !quiet; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-limit:
+				quiet = true
+			case <-time.After(calm):
+				quiet = true
+			case <-d.cfg.Journal.Changed():
+			}
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (d *Driver) Release(ctx context.Context, o ReleaseOptions) ([]Released, err
 		}
 		released = append(released, r)
 	}
-	return released, fault
+	return released, errors.Join(fault, d.cfg.Journal.Checkpoint())
 }
 
 // mayRelease is nil unless pods still use the claim.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 )
 
 // Journal is the durable set of entries, by claim, with the tombstones of those
@@ -50,11 +51,17 @@ type Journal struct {
 	writing bool
 
 	gathering gathering
+	// continues belongs to whoever is writing.
+	continues continuation
 }
 
-// write is one replacement of the file, awaited by everyone whose change it carries.
+// write is one writing of all that the journal says, awaited by everyone whose
+// change it carries.
 type write struct {
 	claims []types.UID
+	// changes says that somebody wants more of it than that the file is replaced;
+	// whole says that somebody wants this.
+	changes, whole bool
 	// turn gets a value when it is this write's turn: one of those who await it makes it.
 	turn chan struct{}
 	done chan struct{}
@@ -106,6 +113,13 @@ func (j *Journal) Delete(claim types.UID) error {
 	}
 	delete(j.entries, claim)
 	return j.commit(claim)
+}
+
+// Checkpoint has the journal's file say by itself, without the slots beside it, what
+// the journal says, and the slots be there for what comes after it.
+func (j *Journal) Checkpoint() error {
+	j.mu.Lock()
+	return j.join(true)
 }
 
 // Settle writes the journal if the disk may say something else than was last
@@ -166,11 +180,18 @@ func (j *Journal) announce() {
 // it. It returns when the change is on disk or has been taken back.
 func (j *Journal) commit(claims ...types.UID) error {
 	j.announce()
+	return j.join(false, claims...)
+}
+
+// join takes part in the next write, and makes it where nobody else does. It is called
+// with the lock held and releases it.
+func (j *Journal) join(whole bool, claims ...types.UID) error {
 	if j.next == nil {
 		j.next = &write{turn: make(chan struct{}, 1), done: make(chan struct{})}
 	}
 	mine := j.next
 	mine.claims = append(mine.claims, claims...)
+	mine.whole, mine.changes = mine.whole || whole, mine.changes || !whole
 	if j.writing {
 		j.mu.Unlock()
 		select {
@@ -188,22 +209,45 @@ func (j *Journal) commit(claims ...types.UID) error {
 	j.next = nil
 	entries, unprepared, incomplete := maps.Clone(j.entries), j.tombstones(time.Now()), j.incomplete
 	j.mu.Unlock()
-	var touched bool
-	touched, mine.err = j.replace(&record{Entries: sortedEntries(entries), Unprepared: unprepared, Incomplete: incomplete})
+	touched, err := j.write(mine, &record{Entries: sortedEntries(entries), Unprepared: unprepared, Incomplete: incomplete})
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if mine.err == nil {
+	mine.err = err
+	if err == nil {
 		j.durable, j.unsettled = entries, false
 	} else {
 		j.takeBack(mine.claims)
 		j.unsettled = j.unsettled || touched
 	}
-	j.announce()
+	if mine.changes {
+		j.announce()
+	}
 	close(mine.done)
 	if j.writing = j.next != nil; j.writing {
 		j.next.turn <- struct{}{}
 	}
-	return mine.err
+	return err
+}
+
+// write brings the record to disk. It says whether the disk may say something else
+// than before.
+func (j *Journal) write(w *write, r *record) (touched bool, err error) {
+	if !w.whole {
+		if tried, err := j.overwrite(r); tried || err != nil {
+			return tried, err
+		}
+		return j.replace(r)
+	}
+	if w.changes || j.continues.generation == "" || j.continues.sequence > 0 {
+		if touched, err = j.replace(r); err != nil {
+			return touched, err
+		}
+	}
+	if err := j.makeSlots(); err != nil {
+		// Then every write replaces the file.
+		klog.Background().V(2).Info("The journal's second file cannot be made; writes take longer without", "file", recentPath(j.path), "reason", err.Error())
+	}
+	return touched, nil
 }
 
 // takeBack has memory say of the claims what the disk says, but for those that
@@ -219,16 +263,21 @@ func (j *Journal) takeBack(claims []types.UID) {
 	}
 }
 
+// replace writes the record as the journal's file, of a generation that nothing continues yet.
 func (j *Journal) replace(r *record) (touched bool, err error) {
+	r.Generation, r.Sequence = newGeneration(), 0
 	raw, err := j.codec.encode(r)
 	if err != nil {
 		return false, fmt.Errorf("encode the journal: %w", err)
 	}
-	touched, err = replaceFile(j.disk, j.path, raw)
-	if err == nil {
-		return touched, nil
+	if touched, err = replaceFile(j.disk, j.path, raw); err != nil {
+		if touched { // the slots' file may be the one of before, or have none
+			j.continues = continuation{}
+		}
+		return touched, fmt.Errorf("write the journal %s: %w; %s", j.path, err, remedy(err, filepath.Dir(j.path)))
 	}
-	return touched, fmt.Errorf("write the journal %s: %w; %s", j.path, err, remedy(err, filepath.Dir(j.path)))
+	j.continues = continuation{generation: r.Generation, version: r.oldestVersion()}
+	return touched, nil
 }
 
 func sortedEntries(entries map[types.UID]*Entry) []*Entry {

@@ -5,6 +5,7 @@ package claim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -68,6 +69,11 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 		if err != nil {
 			continue // what it was set aside for
 		}
+		// Agents that know no slots leave them where they were.
+		if r, err = j.codec.latest(r, recentPath(file), recentPath(j.path)); err != nil {
+			klog.FromContext(ctx).Error(err, "A journal that was set aside cannot be read", "file", file)
+			continue
+		}
 		needed, held, count := false, false, 0
 		for _, entry := range r.Entries {
 			if entry.oldestVersion() == version1 {
@@ -99,7 +105,7 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 // dropAsides removes the files whose entries are in the journal now, durably.
 func (j *Journal) dropAsides(ctx context.Context, files []string) {
 	for _, file := range files {
-		if err := j.disk.Remove(file); err != nil {
+		if err := errors.Join(j.disk.Remove(file), discard(j.disk, recentPath(file))); err != nil {
 			klog.FromContext(ctx).Error(err, "A journal that has been taken back cannot be removed", "file", file)
 			continue
 		}

@@ -62,11 +62,7 @@ func (c *codec) encode(r *record) ([]byte, error) {
 }
 
 func (c *codec) body(r *record) ([]byte, error) {
-	version := version1
-	for _, entry := range r.Entries {
-		version = max(version, entry.oldestVersion())
-	}
-	object, err := c.scheme.UnsafeConvertToVersion(r, journalVersion(version))
+	object, err := c.scheme.UnsafeConvertToVersion(r, journalVersion(r.oldestVersion()))
 	if err != nil {
 		return nil, err
 	}

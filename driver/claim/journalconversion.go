@@ -31,11 +31,11 @@ func newJournalScheme() (*runtime.Scheme, error) {
 	scheme.AddKnownTypeWithName(journalVersion(version2).WithKind(journalKind), &journalV2{})
 	return scheme, errors.Join(
 		convert(scheme, func(in *journalV1, out *record) error {
-			*out = record{Entries: each(in.Entries, fromV1), Unprepared: each(in.Unprepared, tombstoneFromV1), Incomplete: in.Incomplete}
+			*out = record{Entries: each(in.Entries, fromV1), Unprepared: each(in.Unprepared, tombstoneFromV1), Incomplete: in.Incomplete, Generation: in.Generation, Sequence: in.Sequence}
 			return nil
 		}),
 		convert(scheme, func(in *journalV2, out *record) error {
-			*out = record{Entries: each(in.Entries, fromV2), Unprepared: each(in.Unprepared, tombstoneFromV1), Incomplete: in.Incomplete}
+			*out = record{Entries: each(in.Entries, fromV2), Unprepared: each(in.Unprepared, tombstoneFromV1), Incomplete: in.Incomplete, Generation: in.Generation, Sequence: in.Sequence}
 			return nil
 		}),
 		convert(scheme, func(in *record, out *journalV1) error {
@@ -44,11 +44,11 @@ func newJournalScheme() (*runtime.Scheme, error) {
 					return fmt.Errorf("the entry of claim %s cannot be said in version %s", entry.ClaimUID, version1)
 				}
 			}
-			*out = journalV1{Entries: each(in.Entries, toV1), Unprepared: each(in.Unprepared, tombstoneToV1), Incomplete: in.Incomplete}
+			*out = journalV1{Entries: each(in.Entries, toV1), Unprepared: each(in.Unprepared, tombstoneToV1), Incomplete: in.Incomplete, Generation: in.Generation, Sequence: in.Sequence}
 			return nil
 		}),
 		convert(scheme, func(in *record, out *journalV2) error {
-			*out = journalV2{Entries: each(in.Entries, toV2), Unprepared: each(in.Unprepared, tombstoneToV1), Incomplete: in.Incomplete}
+			*out = journalV2{Entries: each(in.Entries, toV2), Unprepared: each(in.Unprepared, tombstoneToV1), Incomplete: in.Incomplete, Generation: in.Generation, Sequence: in.Sequence}
 			return nil
 		}),
 	)
@@ -64,6 +64,15 @@ func each[A, B any](list []A, f func(A) B) []B {
 		out = append(out, f(item))
 	}
 	return out
+}
+
+// oldestVersion is the oldest in which all of the record can be said.
+func (r *record) oldestVersion() string {
+	version := version1
+	for _, entry := range r.Entries {
+		version = max(version, entry.oldestVersion())
+	}
+	return version
 }
 
 // oldestVersion is the oldest in which all of the entry can be said.

@@ -1,4 +1,4 @@
-// How the journal replaces its file: written beside, synced, renamed, and the
+// How the journal replaces its file as a whole: written beside, synced, renamed, and the
 // directory synced. After a crash at any moment, of the whole machine too, either the
 // old or the new content is there.
 //
@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // disk is what the journal asks of the file system.
@@ -26,6 +28,9 @@ type disk interface {
 	// Remove deletes a file, no directory.
 	Remove(path string) error
 	SyncDirectory(path string) error
+	// Overwrite puts data at an offset of a file that is there, and returns when it
+	// has reached the disk. The error is fs.ErrNotExist if nothing was done because it is not there.
+	Overwrite(path string, offset int64, data []byte) error
 }
 
 type diskFile interface {
@@ -101,6 +106,15 @@ func (realDisk) SyncDirectory(path string) error {
 		return err
 	}
 	return errors.Join(directory.Sync(), directory.Close())
+}
+
+func (realDisk) Overwrite(path string, offset int64, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_DSYNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, offset)
+	return errors.Join(err, f.Close())
 }
 
 // remedy says what to do about a directory that cannot be written.

@@ -28,8 +28,10 @@ const (
 	atSync    point = "sync the file"
 	atRename  point = "rename"
 	atSyncDir point = "sync the directory"
+	atSlot    point = "write a slot"
 )
 
+// points of a write that replaces the file.
 var points = []point{atCreate, atWrite, atSync, atRename, atSyncDir}
 
 // failingDisk is a disk that fails at a point, or on which nothing happens any more
@@ -41,6 +43,8 @@ type failingDisk struct {
 	at    point
 	err   error
 	short bool
+	// half: what fails or is cut off at a slot has been written half.
+	half bool
 	// after is how often the point works before it fails.
 	after int
 	// crash lets it fail for ever after; before says whether the point's own work is not done.
@@ -111,6 +115,17 @@ func (d *failingDisk) SyncDirectory(path string) error {
 	return err
 }
 
+func (d *failingDisk) Overwrite(path string, offset int64, data []byte) error {
+	work, err := d.pass(atSlot)
+	switch {
+	case work:
+		return errors.Join(err, d.realDisk.Overwrite(path, offset, data))
+	case d.half: // nobody can tell that from a slot that is being written
+		return errors.Join(err, d.realDisk.Overwrite(path, offset, data[:len(data)/2]))
+	}
+	return err
+}
+
 type failingFile struct {
 	diskFile
 	disk *failingDisk
@@ -165,12 +180,18 @@ func writings() []writing {
 	}
 }
 
-// failingRoom has done what comes before the operation, and has a disk that then fails.
+// failingRoom has done what comes before the operation, and has a disk that then
+// fails. Where that is at a slot, the journal has slots.
 func failingRoom(t *testing.T, directory string, device *gputest.GPU, w writing, d *failingDisk) *room {
 	t.Helper()
 	r := newMIGRoom(t, directory, boot, device)
 	if err := w.before(r); err != nil {
 		t.Fatal(err)
+	}
+	if d.at == atSlot {
+		if err := r.journal.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.journal.disk = d
 	return r
@@ -201,6 +222,8 @@ func TestDiskFailsOnce(t *testing.T) {
 			{atSync, syscall.EIO, false, "dmesg"},
 			{atRename, syscall.EIO, false, "dmesg"},
 			{atSyncDir, syscall.EIO, false, "dmesg"},
+			{atSlot, syscall.EIO, false, "dmesg"},
+			{atSlot, syscall.ENOSPC, false, "free space on the file system of"},
 		} {
 			t.Run(fmt.Sprintf("%s: %s: %v", w.name, f.point, f.err), func(t *testing.T) {
 				d := &failingDisk{at: f.point, err: f.err, short: f.short}
@@ -233,8 +256,14 @@ func TestDiskFailsOnce(t *testing.T) {
 
 // An operation of which it is not known whether it is on disk is settled by reconciliation.
 func TestUnknownEndIsSettled(t *testing.T) {
+	unknownEndIsSettled(t, atSyncDir, false)
+	unknownEndIsSettled(t, atSlot, false)
+	unknownEndIsSettled(t, atSlot, true)
+}
+
+func unknownEndIsSettled(t *testing.T, at point, half bool) {
 	for _, w := range writings() {
-		d := &failingDisk{at: atSyncDir, err: syscall.EIO}
+		d := &failingDisk{at: at, err: syscall.EIO, half: half}
 		r := failingRoom(t, t.TempDir(), migDevice(), w, d)
 		if err := w.act(r); err == nil {
 			t.Fatalf("%s: no error", w.name)
@@ -255,11 +284,11 @@ func TestUnknownEndIsSettled(t *testing.T) {
 // before or of after, and the kubelet's next call completes the operation.
 func TestCrashAtEveryPoint(t *testing.T) {
 	for _, w := range writings() {
-		for _, p := range points {
+		for _, p := range append(points, atSlot) {
 			for _, before := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s: %s, before it: %v", w.name, p, before), func(t *testing.T) {
 					directory, device := t.TempDir(), migDevice()
-					d := &failingDisk{at: p, crash: true, before: before}
+					d := &failingDisk{at: p, crash: true, before: before, half: true}
 					r := failingRoom(t, directory, device, w, d)
 					was := r.journal.Entries()
 					if err := w.act(r); !errors.Is(err, errCrashed) {
@@ -267,7 +296,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 					}
 					next := newMIGRoom(t, directory, boot, device)
 					next.silent = r.silent
-					renamed := p == atSyncDir || p == atRename && !before
+					renamed := p == atSyncDir || (p == atRename || p == atSlot) && !before
 					if !renamed {
 						sameEntries(t, "what the next agent reads", was, next.journal.Entries())
 					}

@@ -9,6 +9,7 @@
 package claim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,18 +118,9 @@ var errDamaged = errors.New("it cannot be used")
 // load takes the entries from the file. The error is fs.ErrNotExist or errDamaged
 // (a *versionError among these) if one can go on without.
 func (j *Journal) load() error {
-	raw, err := os.ReadFile(j.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return err
-	case errors.Is(err, syscall.EIO):
-		return fmt.Errorf("%w: %w", errDamaged, err)
-	case err != nil:
-		return fmt.Errorf("read the journal: %w; the agent needs read and write access to this file", err)
-	}
-	r, err := j.codec.decode(raw)
+	r, err := j.read()
 	if err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
+		return err
 	}
 	for _, entry := range r.Entries {
 		j.entries[entry.ClaimUID] = entry
@@ -140,6 +132,43 @@ func (j *Journal) load() error {
 	return nil
 }
 
+// read returns what the file and its slots say, and notes what is to continue them. Who
+// looks on while the agent writes may have to look twice.
+func (j *Journal) read() (*record, error) {
+	for {
+		raw, err := readState(j.path)
+		if err != nil {
+			return nil, err
+		}
+		r, err := j.codec.decode(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		latest, err := j.codec.latest(r, recentPath(j.path))
+		if err != nil {
+			return nil, err
+		}
+		j.continues = continuation{generation: r.Generation, version: r.oldestVersion(), sequence: latest.Sequence}
+		again, err := readState(j.path)
+		if err != nil || bytes.Equal(raw, again) {
+			return latest, err
+		}
+	}
+}
+
+// readState reads a file of the journal. The error is fs.ErrNotExist or errDamaged if
+// one can go on without.
+func readState(path string) ([]byte, error) {
+	raw, err := os.ReadFile(path)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return raw, err
+	case errors.Is(err, syscall.EIO):
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return nil, fmt.Errorf("read the journal: %w; the agent needs read and write access to this file", err)
+}
+
 func (j *Journal) setAside(fault error) (string, error) {
 	what := "damaged"
 	var later *versionError
@@ -147,7 +176,11 @@ func (j *Journal) setAside(fault error) (string, error) {
 		what = later.Version
 	}
 	aside := fmt.Sprintf("%s.%s-%s", j.path, what, time.Now().UTC().Format("20060102T150405.000000000Z"))
-	if err := j.disk.Rename(j.path, aside); err != nil {
+	err := j.disk.Rename(j.path, aside)
+	if _, look := os.Lstat(recentPath(j.path)); err == nil && look == nil {
+		err = j.disk.Rename(recentPath(j.path), recentPath(aside))
+	}
+	if err != nil {
 		return "", fmt.Errorf("the journal %s: %w; it cannot be set aside: %w; %s", j.path, fault, err, remedy(err, filepath.Dir(j.path)))
 	}
 	return aside, nil

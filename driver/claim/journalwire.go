@@ -32,6 +32,9 @@ type record struct {
 	// Incomplete says that the journal was lost and that nobody has looked yet, in
 	// the API server, for claims which could not be rebuilt.
 	Incomplete bool
+	// Generation of the file, and number of the record in it, see journalrecent.go.
+	Generation string
+	Sequence   uint64
 }
 
 // journalV1 is version 1: what claims are about GPUs and their partitions, netdevs,
@@ -41,6 +44,8 @@ type journalV1 struct {
 	Entries         []*entryV1    `json:"entries"`
 	Unprepared      []tombstoneV1 `json:"unprepared,omitempty"`
 	Incomplete      bool          `json:"incomplete,omitempty"`
+	Generation      string        `json:"generation,omitempty"`
+	Sequence        uint64        `json:"sequence,omitempty"`
 }
 
 type entryV1 struct {
@@ -98,6 +103,8 @@ type journalV2 struct {
 	Entries         []*entryV2    `json:"entries"`
 	Unprepared      []tombstoneV1 `json:"unprepared,omitempty"`
 	Incomplete      bool          `json:"incomplete,omitempty"`
+	Generation      string        `json:"generation,omitempty"`
+	Sequence        uint64        `json:"sequence,omitempty"`
 }
 
 type entryV2 struct {

@@ -95,6 +95,14 @@ func vandalised(w *world, k kind) {
 	w.begin()
 }
 
+// changed has the journal say more than its file.
+func changed(w *world, k kind) {
+	prepared(w, k)
+	if err := errors.Join(withAnotherPod(w.start(0), k), prepare(w.start(0), k)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func driverDead(w *world, k kind) {
 	prepared(w, k)
 	w.dead = true
@@ -133,30 +141,33 @@ func withAnotherPod(a *agent, k kind) error {
 	return err
 }
 
+func checkpoint(a *agent, _ kind) error { return a.journal.Checkpoint() }
+
 func reallocated(k kind) []*resourceapi.ResourceClaim {
 	return []*resourceapi.ResourceClaim{k.reallocated("c")}
 }
 
 func scenarios() []scenario {
 	return []scenario{
-		{name: "first prepare", act: prepare, alive: itself, moments: 317},
-		{name: "first prepare that fails", given: blocked, act: prepare, fails: true, mend: (*world).wipe, alive: itself, moments: 525},
-		{name: "repeated prepare", given: prepared, act: prepare, alive: itself, moments: 188},
-		{name: "repeated prepare of what others took away", given: vandalised, act: prepare, alive: itself, moments: 211},
-		{name: "prepare with another pod", given: prepared, act: withAnotherPod, alive: itself, moments: 252},
-		{name: "prepare after an attempt that was half undone", given: halfUndone, act: prepare, alive: itself, moments: 543},
-		{name: "prepare after a reboot", given: rebooted, act: prepare, alive: itself, moments: 503},
-		{name: "prepare of another allocation", given: prepared, act: func(a *agent, k kind) error { _, err := a.prepare(k.reallocated("c")); return err }, alive: reallocated, moments: 535},
-		{name: "unprepare", given: prepared, act: unprepare, alive: nobody, moments: 226},
-		{name: "unprepare after a failed prepare", given: halfUndone, act: unprepare, alive: nobody, moments: 226},
-		{name: "unprepare under a dead driver", given: driverDead, act: unprepare, alive: nobody, moments: 217},
-		{name: "reconciliation of leftovers", given: leftOver, act: reconcile(nobody), alive: nobody, moments: 24},
-		{name: "reconciliation of a claim that is gone", given: prepared, act: reconcile(nobody), alive: nobody, moments: 226},
-		{name: "reconciliation of a claim that was reallocated", given: prepared, act: reconcile(reallocated), alive: reallocated, moments: 226},
-		{name: "reconciliation after a reboot", given: rebooted, act: afterReboot, alive: itself, moments: 691},
-		{name: "reconciliation of what was half undone", given: halfUndone, act: reconcile(itself), alive: itself, moments: 226},
-		{name: "reconciliation of what others took away", given: vandalised, act: reconcile(itself), alive: itself, moments: 211},
-		{name: "reconciliation of a stray spec", given: stray, act: reconcile(itself), alive: itself, moments: 188},
+		{name: "first prepare", act: prepare, alive: itself, moments: 369},
+		{name: "first prepare that fails", given: blocked, act: prepare, fails: true, mend: (*world).wipe, alive: itself, moments: 560},
+		{name: "repeated prepare", given: prepared, act: prepare, alive: itself, moments: 218},
+		{name: "repeated prepare of what others took away", given: vandalised, act: prepare, alive: itself, moments: 260},
+		{name: "prepare with another pod", given: prepared, act: withAnotherPod, alive: itself, moments: 251},
+		{name: "prepare after an attempt that was half undone", given: halfUndone, act: prepare, alive: itself, moments: 583},
+		{name: "prepare after a reboot", given: rebooted, act: prepare, alive: itself, moments: 529},
+		{name: "prepare of another allocation", given: prepared, act: func(a *agent, k kind) error { _, err := a.prepare(k.reallocated("c")); return err }, alive: reallocated, moments: 564},
+		{name: "unprepare", given: prepared, act: unprepare, alive: nobody, moments: 238},
+		{name: "unprepare after a failed prepare", given: halfUndone, act: unprepare, alive: nobody, moments: 238},
+		{name: "unprepare under a dead driver", given: driverDead, act: unprepare, alive: nobody, moments: 223},
+		{name: "reconciliation of leftovers", given: leftOver, act: reconcile(nobody), alive: nobody, moments: 33},
+		{name: "reconciliation of a claim that is gone", given: prepared, act: reconcile(nobody), alive: nobody, moments: 238},
+		{name: "reconciliation of a claim that was reallocated", given: prepared, act: reconcile(reallocated), alive: reallocated, moments: 238},
+		{name: "reconciliation after a reboot", given: rebooted, act: afterReboot, alive: itself, moments: 747},
+		{name: "reconciliation of what was half undone", given: halfUndone, act: reconcile(itself), alive: itself, moments: 238},
+		{name: "reconciliation of what others took away", given: vandalised, act: reconcile(itself), alive: itself, moments: 260},
+		{name: "bringing the journal's file up to date", given: changed, act: checkpoint, alive: itself, moments: 76},
+		{name: "reconciliation of a stray spec", given: stray, act: reconcile(itself), alive: itself, moments: 218},
 	}
 }
 
@@ -176,7 +187,7 @@ var successions = []struct {
 // The race detector makes all this several times as slow, so under it there are only
 // the moments of the claim that has everything; test/unit.sh runs all of them without it, too.
 func TestKilledAtEveryMoment(t *testing.T) {
-	kinds, ofAll := append(kinds(), everything()), 1
+	kinds, ofAll := append(kinds(), everything(), everything().replacing()), 1
 	if raceDetector {
 		kinds, ofAll = []kind{everything()}, 12
 	}
@@ -250,6 +261,7 @@ func inMemory(t *testing.T) string {
 // world is one at the point where the scenario begins, and how it was before all.
 func (s scenario) world(t *testing.T, k kind) (*world, still) {
 	w := newWorld(t, inMemory(t))
+	w.replaces = k.replaces
 	if strings.Contains(k.config, "vfio") {
 		w.bus()
 	}

@@ -101,6 +101,20 @@ func (d mortalDisk) SyncDirectory(string) error {
 	return d.killer.pass("the journal's directory is synced")
 }
 
+// Overwrite has a moment in the middle.
+func (d mortalDisk) Overwrite(path string, offset int64, data []byte) error {
+	return d.killer.between("a slot is written", func() error {
+		half := len(data) / 2
+		if err := d.realDisk.Overwrite(path, offset, data[:half]); err != nil {
+			return err
+		}
+		if err := d.killer.pass("in the middle of a slot"); err != nil {
+			return err
+		}
+		return d.realDisk.Overwrite(path, offset+int64(half), data[half:])
+	})
+}
+
 type mortalFile struct {
 	diskFile
 	killer *killer

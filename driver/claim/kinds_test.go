@@ -14,6 +14,8 @@ type kind struct {
 	other [][2]string
 	// config is in the DeviceClass.
 	config string
+	// replaces: the journal of its agents has no second file.
+	replaces bool
 }
 
 const vfSettings = `NICConfig {"vf": {"mac": "02:00:5e:10:00:01", "vlan": 100, "trust": true, "maxTxRate": 400}}`
@@ -21,7 +23,7 @@ const vfSettings = `NICConfig {"vf": {"mac": "02:00:5e:10:00:01", "vlan": 100, "
 // kinds are all there are.
 func kinds() []kind {
 	one := func(name string, device, other [2]string, config string) kind {
-		return kind{name, [][2]string{device}, [][2]string{other}, config}
+		return kind{name: name, devices: [][2]string{device}, other: [][2]string{other}, config: config}
 	}
 	return []kind{
 		one("gpu", onGPU("gpu-0000-17-00-0"), onGPU("gpu-0000-27-00-0"), ""),
@@ -41,9 +43,16 @@ func kinds() []kind {
 // everything is a claim for several devices that takes each kind of step.
 func everything() kind {
 	return kind{
-		"several", [][2]string{onGPU(part1g0), onGPU(part2g4), onGPU(part1g1), onNIC("nic-0000-1d-00-1"), onNIC("nic-0000-19-00-0")},
-		[][2]string{onGPU(part2g0), onNIC("nic-0000-1d-00-2")}, vfSettings,
+		name:    "several",
+		devices: [][2]string{onGPU(part1g0), onGPU(part2g4), onGPU(part1g1), onNIC("nic-0000-1d-00-1"), onNIC("nic-0000-19-00-0")},
+		other:   [][2]string{onGPU(part2g0), onNIC("nic-0000-1d-00-2")}, config: vfSettings,
 	}
+}
+
+// replacing is the kind on a node where each write of the journal replaces its file.
+func (k kind) replacing() kind {
+	k.name, k.replaces = k.name+", and a journal of one file", true
+	return k
 }
 
 // claim asks for the kind's devices.

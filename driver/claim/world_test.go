@@ -40,6 +40,8 @@ type world struct {
 	gpu       *gputest.GPU
 	// dead: the accelerator driver answers nothing.
 	dead bool
+	// replaces: the journal has no second file.
+	replaces bool
 
 	mu sync.Mutex
 	// vfs are the settings of VFs by "PF's address/number", addresses those of their
@@ -248,6 +250,12 @@ func (w *world) start(at int) *agent {
 		a.revive()
 	}
 	a.see = w.seen
+	if !w.replaces {
+		a.journal.disk = mortalDisk{killer: &killer{}}
+		if err := a.journal.makeSlots(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 	a.journal.disk = mortalDisk{killer: k}
 	a.steps.Attacher, a.steps.VFs, a.admission.VFs, a.cfg.InUse = w, w, w, w.InUse
 	if w.kernel != nil {
