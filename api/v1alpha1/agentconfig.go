@@ -92,6 +92,11 @@ type PublishConfig struct {
 	// device of type "pair". It puts GPUs and NICs into one pool, so drain the
 	// node before changing it. Default: false.
 	CompositeDevices bool `json:"compositeDevices,omitempty"`
+	// SharedNICs lets several claims have one NIC, each with the bandwidth that it asks for
+	// and a macvlan or ipvlan child in its pod; who asks for no bandwidth gets the NIC
+	// alone. Only Ethernet NICs whose speed is known, and where the API server has the feature
+	// DRAConsumableCapacity. It takes effect for each NIC once no claim has it. Default: false.
+	SharedNICs bool `json:"sharedNICs,omitempty"`
 }
 
 // NUMANodeForm is a form of the attribute numaNode.

@@ -23,6 +23,8 @@ type Holder struct {
 	ClaimNamespace, ClaimName string
 	Pods                      []netattach.PodReference
 	AdminAccess               bool
+	// ShareID of the allocation, nil if the device is not shared.
+	ShareID *types.UID
 }
 
 // Ledger answers who holds what.
@@ -42,7 +44,7 @@ func (l *Ledger) Holders() []Holder {
 			holder := Holder{
 				Device: device.Name, Pool: device.Pool, Request: device.Request,
 				ClaimUID: entry.ClaimUID, ClaimNamespace: entry.ClaimNamespace, ClaimName: entry.ClaimName,
-				Pods: slices.Clone(entry.Pods), AdminAccess: device.AdminAccess,
+				Pods: slices.Clone(entry.Pods), AdminAccess: device.AdminAccess, ShareID: device.ShareID,
 			}
 			if device.GPU != nil {
 				holder.GPU = device.GPU.Name
@@ -94,7 +96,7 @@ func (l *Ledger) InUse() map[string]publish.Use {
 	uses := map[string]publish.Use{}
 	for _, holder := range l.Holders() {
 		if !holder.AdminAccess && (holder.GPU != "" || holder.NIC != "") {
-			uses[holder.Device] = publish.Use{Pool: holder.Pool, GPU: holder.GPU, NIC: holder.NIC}
+			uses[holder.Device] = publish.Use{Pool: holder.Pool, GPU: holder.GPU, NIC: holder.NIC, Shared: holder.ShareID != nil}
 		}
 	}
 	return uses

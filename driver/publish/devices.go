@@ -119,14 +119,6 @@ func nicAttributes(nic *topology.NIC, wiring *wiring) attributes {
 	return a
 }
 
-// nicCapacity is the link's rate in bits per second.
-func nicCapacity(nic *topology.NIC) capacities {
-	if nic.Link == nil || nic.Link.SpeedMbps <= 0 {
-		return nil
-	}
-	return capacities{own("bandwidth"): {Value: *resource.NewScaledQuantity(int64(nic.Link.SpeedMbps), resource.Mega)}}
-}
-
 // pairAttributes are the GPU's, who decides where the pair sits, and of the NIC
 // what it can do: 29 of the 32 that the API allows a device together with its capacities.
 func pairAttributes(pair *topology.Pair, gpu *topology.GPU, nic *topology.NIC, driver *topology.Driver, wiring *wiring) attributes {
@@ -147,7 +139,7 @@ func egressAttributes() attributes { return attributes{}.text("type", "egress") 
 func pairCapacity(gpu *topology.GPU, nic *topology.NIC) capacities {
 	both := capacities{}
 	maps.Copy(both, gpuCapacity(gpu))
-	maps.Copy(both, nicCapacity(nic))
+	maps.Copy(both, nicCapacity(nic, false))
 	return both
 }
 

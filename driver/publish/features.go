@@ -95,6 +95,9 @@ func (o *offering) shortfalls() []string {
 	}
 	if !in.Features.SharedDevices {
 		sentences = append(sentences, lacksSharing+": only one claim at a time can have an egress scope on this node")
+		if in.Publish.SharedNICs {
+			sentences = append(sentences, lacksSharing+": NICs are not shared, as if publish.sharedNICs were false")
+		}
 	}
 	if in.Publish.NUMANode == v1alpha1.NUMANodeList && !in.Features.ListAttributes {
 		sentences = append(sentences, lacksLists+": devices have their own NUMA node only, as if publish.numaNode were Scalar")

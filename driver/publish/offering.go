@@ -12,6 +12,7 @@ import (
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/topology"
@@ -211,13 +212,17 @@ func (o *offering) addNIC(i int) {
 		o.withhold(lacksCounters, "%s in a pair that is in use", nicKind)
 		return
 	}
-	o.add(on, slot, nicKind, resourceapi.Device{
+	device := resourceapi.Device{
 		Name:             nic.Name,
 		Attributes:       nicAttributes(nic, o.wiring),
-		Capacity:         nicCapacity(nic),
+		Capacity:         nicCapacity(nic, o.shared(nic)),
 		ConsumesCounters: o.nicTakes(nic),
 		Taints:           o.nicTaints(nic),
-	})
+	}
+	if o.shared(nic) {
+		device.AllowMultipleAllocations = ptr.To(true)
+	}
+	o.add(on, slot, nicKind, device)
 }
 
 // virtualFunctions are the shelves of VFs in the order of their PFs.

@@ -70,6 +70,8 @@ type Use struct {
 	Pool string
 	// GPU and NIC are the hardware that it is or is part of, by name: both of a pair.
 	GPU, NIC string
+	// Shared: the claim has a share of it, maybe all, and not the device for itself.
+	Shared bool
 }
 
 func (u *Use) pair() bool { return u.GPU != "" && u.NIC != "" }
