@@ -76,6 +76,8 @@ type DeviceIntent struct {
 	Child *ChildIntent `json:"child,omitempty"`
 	// External: Multus brings the netdev into the pod and home, under a name that only it knows.
 	External bool `json:"external,omitempty"`
+	// ResourceName by which Multus knows an external device.
+	ResourceName string `json:"resourceName,omitempty"`
 	// RDMA is the NIC's RDMA device, nil if the claim gets none.
 	RDMA *RDMAIntent `json:"rdma,omitempty"`
 	// HardwareAddress in the pod, "" to leave it.
@@ -115,8 +117,35 @@ type HostState struct {
 	PrivateFlags map[string]bool `json:"privateFlags,omitempty"`
 	// TxQueueLength in packets.
 	TxQueueLength int `json:"txQueueLength,omitempty"`
-	// Alias as `ip link set alias` gave it.
-	Alias string `json:"alias,omitempty"`
+	// Alias as `ip link set alias` gave it, and AlternativeNames as `ip link property`.
+	Alias            string   `json:"alias,omitempty"`
+	AlternativeNames []string `json:"alternativeNames,omitempty"`
+	// Group of links, 0 for the default one.
+	Group uint32 `json:"group,omitempty"`
+	// Flags are those that ip-link(8) sets, as linux/if.h has them: IFF_PROMISC, IFF_ALLMULTI, IFF_NOARP, IFF_MULTICAST.
+	Flags uint32 `json:"flags,omitempty"`
+	// Addresses are DeviceIntent.HostAddresses with all that was said of them.
+	Addresses []HostAddress `json:"addresses,omitempty"`
+}
+
+// HostAddress is an address of a netdev on the host.
+type HostAddress struct {
+	Prefix netip.Prefix `json:"prefix"`
+	// Peer at the other end of a link of two, and Broadcast address, if there are any.
+	Peer      netip.Prefix `json:"peer,omitzero"`
+	Broadcast netip.Addr   `json:"broadcast,omitzero"`
+	Label     string       `json:"label,omitempty"`
+	// Scope is rtnetlink's (rtnetlink(7)), Flags those that a user sets (IFA_F_*).
+	Scope int `json:"scope,omitempty"`
+	Flags int `json:"flags,omitempty"`
+	// Lifetimes that were left when the netdev was moved, nil for an address that stays.
+	Lifetimes *Lifetimes `json:"lifetimes,omitempty"`
+}
+
+// Lifetimes of an address, in seconds; 4294967295 is forever.
+type Lifetimes struct {
+	ValidSeconds     uint32 `json:"validSeconds"`
+	PreferredSeconds uint32 `json:"preferredSeconds"`
 }
 
 // ChildIntent is a virtual netdev on top of the claimed one.

@@ -22,9 +22,9 @@ func (s *space) find(device netattach.DeviceIntent, index int) (netlink.Link, er
 	if device.Child != nil {
 		return s.findChild(device, index)
 	}
-	links, err := s.LinkList()
+	links, err := s.links()
 	if err != nil {
-		return nil, fmt.Errorf("cannot list network devices: %w", err)
+		return nil, err
 	}
 	return pick(links, device, index)
 }
@@ -49,9 +49,10 @@ func pick(links []netlink.Link, device netattach.DeviceIntent, index int) (netli
 			return nil, missing
 		}
 	}
-	same := filter(candidates, func(l netlink.Link) bool {
-		return strings.EqualFold(l.Attrs().HardwareAddr.String(), device.HostMAC)
-	})
+	same := addressed(candidates, device.HostMAC)
+	if len(same) == 0 && device.HardwareAddress != "" { // the claim's, which it may have been given already or still have
+		same = addressed(candidates, device.HardwareAddress)
+	}
 	for _, name := range []string{device.PodName, device.HostName} {
 		for _, link := range same {
 			if link.Attrs().Name == name {
@@ -70,6 +71,10 @@ func pick(links []netlink.Link, device netattach.DeviceIntent, index int) (netli
 		return nil, missing
 	}
 	return nil, fmt.Errorf("%d network devices have the MAC address %s and none is named %s; give it its name back by hand (ip link set … name %s)", len(same), device.HostMAC, device.HostName, device.HostName)
+}
+
+func addressed(links []netlink.Link, mac string) []netlink.Link {
+	return filter(links, func(l netlink.Link) bool { return strings.EqualFold(l.Attrs().HardwareAddr.String(), mac) })
 }
 
 func filter(links []netlink.Link, keep func(netlink.Link) bool) []netlink.Link {

@@ -1,9 +1,9 @@
 // Package link moves netdevs between the host's network namespace and a pod's.
 //
-// Into takes a netdev in, renamed and with its addresses, but down, so that
-// egress rules can be hooked to it before its first packet; Up sets it up and
-// adds routes, which the kernel refuses on an interface that is down. Home
-// brings it back and gives it the name, MTU, addresses and state that it had.
+// Remember writes down what a netdev has on the host. Into takes it in, renamed and
+// with its settings, but down, so that egress rules can be hooked to it before its
+// first packet; Up sets it up and adds routes, which the kernel refuses on an
+// interface that is down. Home brings it back, and Restore gives it all that it had.
 //
 // A netdev is not recognised by its name, which may get lost: if a namespace
 // dies with a physical netdev in it, the kernel returns it under its in-pod name
@@ -40,22 +40,56 @@ type HostConfig struct {
 type Host struct {
 	namespace int
 	own       bool
+	spaces    spaces
+	// here is the host's space, open as long as the Host is.
+	here *space
 }
 
 // NewHost opens the host's namespace.
 func NewHost(cfg HostConfig) (*Host, error) {
+	h := &Host{}
 	if cfg.Namespace != nil {
-		return &Host{namespace: *cfg.Namespace}, nil
+		h.namespace = *cfg.Namespace
+	} else {
+		namespace, err := netns.GetFromPid(unix.Getpid())
+		if err != nil {
+			return nil, fmt.Errorf("cannot open the host's network namespace: %w", err)
+		}
+		h.namespace, h.own = int(namespace), true
 	}
-	namespace, err := netns.GetFromPid(unix.Getpid())
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the host's network namespace: %w", err)
+	var err error
+	if h.here, err = h.spaces.enter(h.namespace); err != nil {
+		return nil, errors.Join(err, h.closeNamespace())
 	}
-	return &Host{namespace: int(namespace), own: true}, nil
+	return h, nil
 }
 
 // Close releases the namespace that NewHost opened.
 func (h *Host) Close() error {
+	h.here.Close()
+	return h.closeNamespace()
+}
+
+// Hold keeps a pod's namespace open for the calls to come, which would otherwise
+// open it one by one. The caller keeps the descriptor open until it calls release.
+func (h *Host) Hold(pod int) (release func(), err error) {
+	there, err := h.spaces.enter(pod)
+	if err != nil {
+		return nil, err
+	}
+	return there.Close, nil
+}
+
+// Inode tells the host's namespace from others.
+func (h *Host) Inode() (uint64, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(h.namespace, &stat); err != nil {
+		return 0, fmt.Errorf("cannot look at the host's network namespace: %w", err)
+	}
+	return stat.Ino, nil
+}
+
+func (h *Host) closeNamespace() error {
 	if h.own {
 		return unix.Close(h.namespace)
 	}
@@ -65,7 +99,7 @@ func (h *Host) Close() error {
 // Remember returns the device with its state on the host as it is now, which is
 // what Home will restore. A device that is not on the host is returned as it was given.
 func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, error) {
-	here, err := open(h.namespace)
+	here, err := h.spaces.enter(h.namespace)
 	if err != nil {
 		return device, err
 	}
@@ -73,24 +107,11 @@ func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, 
 	if device.Child != nil {
 		return here.rememberParent(device)
 	}
-	link, err := here.find(device, 0)
-	if errors.Is(err, ErrNotFound) {
-		return device, nil
-	}
-	if err != nil {
-		return device, err
-	}
-	if device.HostAddresses, err = here.addresses(link); err != nil {
-		return device, fmt.Errorf("cannot read the addresses of %s (%s): %w", device.HostName, device.Device, err)
-	}
-	// The plan's address may be of a moment when the last claim's was still on it.
-	device.HostMAC = link.Attrs().HardwareAddr.String()
-	device.HostMTU, device.HostUp = link.Attrs().MTU, link.Attrs().RawFlags&unix.IFF_UP != 0
-	return device, nil
+	return here.remember(device)
 }
 
-// Into moves the device into the pod's namespace and leaves it down, named and
-// addressed. Where it fails it brings the device home again. A device that is
+// Into moves the device into the pod's namespace and leaves it down, with its name
+// and settings. Where it fails it brings the device home again. A device that is
 // in the pod already is only configured. It returns the device's index there.
 func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent) (podIndex int, err error) {
 	defer func() {
@@ -100,7 +121,7 @@ func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent)
 			}
 		}
 	}()
-	there, err := open(pod)
+	there, err := h.spaces.enter(pod)
 	if err != nil {
 		return 0, err
 	}
@@ -110,12 +131,7 @@ func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent)
 		return 0, fmt.Errorf("cannot move %s (%s) into the pod: %w", device.HostName, device.Device, err)
 	}
 	device.PodIndex = link.Attrs().Index
-	for _, prefix := range device.Addresses {
-		if err := there.addAddress(link, prefix); err != nil {
-			return 0, fmt.Errorf("cannot give %s (%s) the address %s in the pod: %w", device.PodName, device.Device, prefix, err)
-		}
-	}
-	return device.PodIndex, nil
+	return device.PodIndex, there.configure(ctx, link, device)
 }
 
 // bring finds the device in the pod or moves it there. Before its index is known,
@@ -140,30 +156,36 @@ func (h *Host) bring(ctx context.Context, pod int, there *space, device netattac
 }
 
 func (h *Host) move(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
-	here, err := open(h.namespace)
+	here, err := h.spaces.enter(h.namespace)
 	if err != nil {
 		return nil, err
 	}
 	defer here.Close()
-	link, err := here.find(device, 0)
+	links, err := here.links()
+	if err != nil {
+		return nil, err
+	}
+	link, err := pick(links, device, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w in the host's network namespace; check that the device is present and not used otherwise", err)
+	}
+	if err := unencumbered(links, link); err != nil {
+		return nil, err
 	}
 	// The kernel would move a netdev whose new name is taken and then fail to rename it.
 	if taken, err := there.LinkByName(device.PodName); err == nil {
 		return nil, fmt.Errorf("the pod has an interface %s already (%s); choose another interfaceName", device.PodName, taken.Type())
 	}
 	klog.FromContext(ctx).V(4).Info("Moving network device into pod", "device", device.Device, "from", link.Attrs().Name, "to", device.PodName)
-	if err := here.transfer(link, pod, device.PodName, device.MTU, nil); err != nil {
+	if err := here.transfer(link, pod, device.PodName, 0, nil); err != nil {
 		return nil, err
 	}
 	return there.LinkByName(device.PodName)
 }
 
-// Up sets the device up and adds its routes. The kernel answers ENETDOWN to
-// routes through an interface that is down (fib_check_nh).
+// Up sets the device up and adds its routes, and rules by which they are found.
 func (h *Host) Up(_ context.Context, pod int, device netattach.DeviceIntent) error {
-	there, err := open(pod)
+	there, err := h.spaces.enter(pod)
 	if err != nil {
 		return err
 	}
@@ -178,22 +200,24 @@ func (h *Host) Up(_ context.Context, pod int, device netattach.DeviceIntent) err
 	if err := there.LinkSetUp(link); err != nil {
 		return fmt.Errorf("cannot set %s (%s) up in the pod: %w", device.PodName, device.Device, err)
 	}
-	for _, direct := range []bool{true, false} { // gateways are reached over direct routes
-		for _, route := range device.Routes {
-			if direct == route.Gateway.IsValid() {
-				continue
-			}
-			if err := there.addRoute(link, route); err != nil {
-				return fmt.Errorf("cannot add the route %s via %s (%s, %s): %w; a gateway must be inside an address's or direct route's prefix", route.Destination, route.Gateway, device.PodName, device.Device, err)
-			}
-		}
-	}
-	return nil
+	return there.connect(link, device)
 }
 
 // Home brings the device back from the pod, or back to order if it is on the
 // host already. It reports whether the device was found in either place.
-func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent) (bool, error) {
+// What it leaves behind in a pod that lives on, rules and an empty VRF, is removed.
+func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent) (found bool, err error) {
+	there, err := h.spaces.enter(pod)
+	if err != nil {
+		return false, err
+	}
+	defer there.Close()
+	ruled := there.removeRules(device)
+	found, err = h.bringHome(ctx, pod, there, device)
+	return found, errors.Join(ruled, err, there.removeVRF(ctx, device))
+}
+
+func (h *Host) bringHome(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (bool, error) {
 	if device.Child != nil {
 		return true, deleteChild(ctx, pod, device)
 	}
@@ -202,11 +226,6 @@ func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent)
 			return found, err
 		}
 	}
-	there, err := open(pod)
-	if err != nil {
-		return false, err
-	}
-	defer there.Close()
 	link, err := there.find(device, device.PodIndex)
 	if errors.Is(err, ErrNotFound) {
 		return h.Restore(ctx, device)
@@ -214,7 +233,7 @@ func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent)
 	if err != nil {
 		return false, err
 	}
-	here, err := open(h.namespace)
+	here, err := h.spaces.enter(h.namespace)
 	if err != nil {
 		return true, err
 	}
@@ -244,7 +263,7 @@ func (h *Host) Restore(ctx context.Context, device netattach.DeviceIntent) (bool
 	if device.Child != nil {
 		return true, nil // of the parent nothing was changed
 	}
-	here, err := open(h.namespace)
+	here, err := h.spaces.enter(h.namespace)
 	if err != nil {
 		return false, err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/hostler-dev/hostler/netattach"
@@ -48,17 +47,6 @@ type netdev struct {
 // link is the netdev in the terms of the library.
 func (n *netdev) link() netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: n.index, Name: n.name}}
-}
-
-// ask sends a request in the space's namespace.
-func (s *space) ask(request *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
-	socket, err := nl.GetNetlinkSocketAt(netns.NsHandle(s.namespace), netns.None(), unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open a netlink socket: %w", err)
-	}
-	defer socket.Close()
-	request.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
-	return request.Execute(unix.NETLINK_ROUTE, reply)
 }
 
 // netdev reads a device by name. The error is ENODEV if the namespace has none.
