@@ -4,15 +4,10 @@ package e2e
 // journal, partitions. It looks past the agent, so that that cannot vouch for itself.
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"testing"
 
+	journals "github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/test/cluster"
 	"github.com/hostler-dev/hostler/test/machine"
 	"github.com/hostler-dev/hostler/test/nvmlsim"
@@ -68,22 +63,12 @@ func (b *bed) snapshot(t *testing.T) snapshot {
 
 // journalEntries lists the claims that the agent's journal holds.
 func (b *bed) journalEntries() ([]string, error) {
-	raw, err := os.ReadFile(filepath.Join(b.Root, "lib/hostler/journal"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	journal, err := journals.ReadJournal(filepath.Join(b.Root, "lib/hostler/journal"))
 	if err != nil {
 		return nil, err
 	}
-	_, body, _ := bytes.Cut(raw, []byte("\n")) // the first line is the checksum
-	var journal struct {
-		Entries []struct{ ClaimNamespace, ClaimName string }
-	}
-	if err := json.Unmarshal(body, &journal); err != nil {
-		return nil, fmt.Errorf("reading the agent's journal: %w", err)
-	}
 	var claims []string
-	for _, entry := range journal.Entries {
+	for _, entry := range journal.Entries() {
 		claims = append(claims, entry.ClaimNamespace+"/"+entry.ClaimName)
 	}
 	return claims, nil
