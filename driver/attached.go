@@ -56,3 +56,10 @@ func (d *Driver) Attached(_ context.Context, uid types.UID) error {
 	}
 	return err
 }
+
+// SandboxEnded has claims looked at that only waited for that. It does not block.
+func (d *Driver) SandboxEnded() {
+	if d.runner.Orphans() {
+		d.wantReconcile()
+	}
+}

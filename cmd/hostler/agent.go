@@ -166,6 +166,7 @@ func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, err
 	}); err != nil {
 		return nil, err
 	}
+	a.living.Left = a.driver.SandboxEnded
 	a.exporter = metrics.NewExporter(ctx, metrics.ExporterConfig{
 		GPUs: a.gpus, Ledger: ledger{claim.NewLedger(journal)}, Recorder: recorder, Sys: cfg.Paths.Sys,
 		PodResources: cfg.Paths.KubeletPodResources, Interval: cfg.Metrics.Interval.Duration,

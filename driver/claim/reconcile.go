@@ -80,16 +80,18 @@ func (r *Runner) reconcileEntry(ctx context.Context, read ClaimReader, entry *En
 	}
 	logger := klog.FromContext(ctx).WithValues("claim", klog.KRef(entry.ClaimNamespace, entry.ClaimName), "claimUID", entry.ClaimUID)
 	if gone || len(claim.Status.ReservedFor) == 0 {
+		r.orphaned(entry.ClaimUID, true) // before it is asked, since it may end right after
 		running, err := r.cfg.InUse(entry.ClaimUID)
 		if err != nil {
 			return &driftError{DriftClaimGone, err}
 		}
 		if running {
-			return nil // the kubelet unprepares it once the pod has ended
+			return nil // until the pod has ended, see Orphans
 		}
 		logger.Info("Releasing a claim that was deleted, allocated anew or left by its pods while nobody told this node")
 		return r.end(ctx, entry, judged, DriftClaimGone)
 	}
+	r.orphaned(entry.ClaimUID, false)
 	return r.operate(ctx, entry.ClaimUID, func(ctx context.Context) error {
 		current := r.cfg.Journal.Entry(entry.ClaimUID)
 		if current == nil || current.over() || !current.answers(claim) {

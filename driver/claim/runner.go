@@ -81,6 +81,8 @@ type Runner struct {
 	// working counts operations; none joins them once drained is set.
 	working sync.WaitGroup
 	drained bool
+	// orphans are claims that nobody wants and a pod still has.
+	orphans map[types.UID]bool
 }
 
 // NewRunner returns a Runner.
@@ -106,7 +108,7 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	if cfg.Arrivals == nil {
 		cfg.Arrivals = &Arrivals{}
 	}
-	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}}
+	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}, orphans: map[types.UID]bool{}}
 }
 
 // Prepare makes the claim ready for containers and returns its entry.
@@ -299,6 +301,7 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 			return err
 		}
 	}
+	r.orphaned(entry.ClaimUID, false)
 	r.cfg.Undone(entry)
 	return nil
 }

@@ -19,6 +19,10 @@ import (
 
 // Living is the set of sandboxes that live. Its zero value knows nothing yet.
 type Living struct {
+	// Left, if set, is called when sandboxes have ended, or may have while nobody told.
+	// It must not block, and is set before anything is told.
+	Left func()
+
 	mu sync.Mutex
 	// known is false from the end of a connection until the next one's list of sandboxes.
 	known bool
@@ -27,6 +31,7 @@ type Living struct {
 
 // Are says that these are all sandboxes that live.
 func (l *Living) Are(sandboxes []Sandbox) {
+	defer l.left()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known, l.pods = true, map[types.UID]map[string]bool{}
@@ -51,11 +56,18 @@ func (l *Living) Began(sandbox Sandbox) {
 
 // Ended says that the sandbox does not live any more.
 func (l *Living) Ended(sandbox Sandbox) {
+	defer l.left()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.pods[sandbox.Pod.UID], sandbox.ID)
 	if len(l.pods[sandbox.Pod.UID]) == 0 {
 		delete(l.pods, sandbox.Pod.UID)
+	}
+}
+
+func (l *Living) left() {
+	if l.Left != nil {
+		l.Left()
 	}
 }
 

@@ -190,3 +190,24 @@ func TestGateCountsAsWordOfLife(t *testing.T) {
 		t.Errorf("after its end: in use %v (%v)", inUse, err)
 	}
 }
+
+func TestWhoWaitsForAnEndIsTold(t *testing.T) {
+	told, lives := 0, true
+	living := &Living{}
+	sandbox := Sandbox{ID: "s", Pod: netattach.PodReference{UID: "pod-1"}}
+	living.Left = func() {
+		told++
+		lives, _ = living.any([]netattach.PodReference{sandbox.Pod})
+	}
+	living.Began(sandbox)
+	living.Ended(sandbox)
+	if told != 1 || lives {
+		t.Errorf("told %d times, and the sandbox lives: %v", told, lives)
+	}
+	living.Began(sandbox)
+	living.Forget()
+	living.Are(nil)
+	if told != 2 || lives {
+		t.Errorf("told %d times, and after a list without it the sandbox lives: %v", told, lives)
+	}
+}
