@@ -50,7 +50,7 @@ type NIC struct {
 // NetdevAway reports whether the NIC has a netdev that is not in the host's
 // network namespace: some pod or program took it. InfiniBand devices and those
 // of clouds (EFA, eRDMA) have none to begin with; RDMA over Ethernet always has one,
-// and is no NIC for a pod without it.
+// and is no NIC for a pod without it. It is the ports that say which it is.
 func (n *NIC) NetdevAway() bool {
 	if n.Link != nil {
 		return false
@@ -58,8 +58,7 @@ func (n *NIC) NetdevAway() bool {
 	if n.RDMA == nil {
 		return true
 	}
-	return n.Driver != "efa" && n.Driver != "erdma" &&
-		slices.ContainsFunc(n.RDMA.Ports, func(p RDMAPort) bool { return p.LinkLayer == "Ethernet" })
+	return n.Driver != "efa" && n.Driver != "erdma" && !n.RDMA.infiniBand()
 }
 
 // Link is a netdev of the host's network namespace.
@@ -91,6 +90,11 @@ type RDMADevice struct {
 	// CharDevices are the device nodes that verbs needs for this device alone
 	// (uverbsN, umadN, issmN) and the shared rdma_cm, as paths under /dev.
 	CharDevices []string `json:"charDevices,omitempty"`
+}
+
+// infiniBand reports whether all ports say that they are InfiniBand's.
+func (r *RDMADevice) infiniBand() bool {
+	return len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, func(p RDMAPort) bool { return p.LinkLayer != "InfiniBand" })
 }
 
 // RDMAPort is one port of an RDMA device.

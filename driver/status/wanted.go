@@ -230,7 +230,7 @@ func networkData(pods []pod, device *claim.Device) *resourceapi.NetworkDeviceDat
 			known = &p.devices[i]
 		}
 	}
-	if known == nil {
+	if known == nil || known.Interface == "" { // an RDMA device without netdev
 		return nil
 	}
 	return claim.NetworkData(*known)

@@ -1,8 +1,8 @@
 package rdma
 
 // Which RDMA device is the claimed one. Its index stays its own from the driver's
-// start to its end, through moves and renames; a driver that was loaded anew gives
-// another one. The node GUID is the hardware's, but a VF may have none, and a pod can
+// start to its end, through moves and renames; a driver that was loaded anew has
+// another one, because the kernel gives none twice in a row (xa_alloc_cyclic). The node GUID is the hardware's, but a VF may have none, and a pod can
 // make a software device with any. The name is udev's or anybody's to change.
 
 import (

@@ -73,7 +73,7 @@ func (h *Host) Close() error {
 // Remember returns the device with what becomes of its RDMA device, which depends
 // on how the node runs RDMA now. Its error says why the claim's wish cannot be met.
 func (h *Host) Remember(ctx context.Context, device netattach.DeviceIntent) (netattach.DeviceIntent, error) {
-	if device.RDMA == nil || device.External {
+	if device.RDMA == nil {
 		return device, nil
 	}
 	mode, err := h.Mode(ctx)
@@ -82,12 +82,16 @@ func (h *Host) Remember(ctx context.Context, device netattach.DeviceIntent) (net
 	}
 	// The intent is the journal's, which nobody changes.
 	intent := *device.RDMA
-	intent.Fallback = ""
+	intent.Moves, intent.Fallback = false, ""
 	device.RDMA = &intent
-	if intent.Moves, err = moves(intent.Mode, mode); err != nil || !intent.Moves {
-		if err != nil {
-			return device, fmt.Errorf("RDMA device %s (%s): %w", intent.Device, device.Device, err)
-		}
+	move, err := moves(intent.Mode, mode)
+	if err != nil {
+		return device, fmt.Errorf("RDMA device %s (%s): %w", intent.Device, device.Device, err)
+	}
+	if move && device.Child != nil {
+		return device, h.stays(ctx, device, errShared)
+	}
+	if !move || device.External {
 		return device, nil
 	}
 	found, err := h.find(h.namespace, intent, false)
@@ -97,7 +101,7 @@ func (h *Host) Remember(ctx context.Context, device netattach.DeviceIntent) (net
 	if err != nil {
 		return device, err
 	}
-	intent.Device, intent.Index, intent.NodeGUID = found.Name, found.Index, found.NodeGUID
+	intent.Moves, intent.Device, intent.Index, intent.NodeGUID = true, found.Name, found.Index, found.NodeGUID
 	return device, nil
 }
 
@@ -117,36 +121,51 @@ func moves(asked v1alpha1.RDMAMode, node Mode) (bool, error) {
 // Into moves the RDMA device into the pod's namespace if it is one that moves, and
 // returns what became of it. A device that is there already stays.
 func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent) (*netattach.RDMAIntent, error) {
-	if device.RDMA == nil || device.External {
-		return device.RDMA, nil
+	if device.RDMA == nil {
+		return nil, nil
 	}
 	intent := *device.RDMA
+	device.RDMA = &intent
 	if intent.Fallback != "" {
 		return &intent, nil
 	}
 	err := h.into(ctx, pod, intent)
 	switch {
 	case err == nil:
+		return &intent, nil
 	case errors.Is(err, unix.EOPNOTSUPP):
 		err = fmt.Errorf("its driver cannot change its network namespace (%w), and this node keeps RDMA devices in one namespace each, so the pod cannot use it; set \"rdma: None\" in the NICConfig, or run the node with `rdma system set netns shared`", err)
+	case errors.Is(err, errNotFound) && device.External:
+		err = errNotBrought
 	case errors.Is(err, errNotFound):
-		err = errors.New("it went away when its network interface moved into the pod, as those of software drivers do (rdma_rxe, siw); set \"rdma: None\" in the NICConfig")
+		err = errGone
 	default:
 		return &intent, fmt.Errorf("cannot move RDMA device %s (%s) into the pod: %w", intent.Device, device.Device, err)
 	}
-	if err != nil && intent.Mode != v1alpha1.RDMAAuto {
-		return &intent, fmt.Errorf("RDMA device %s (%s): %w", intent.Device, device.Device, err)
-	}
-	if err != nil {
-		intent.Moves, intent.Fallback = false, err.Error()
-		klog.FromContext(ctx).Info("A pod cannot use its RDMA device", "device", device.Device, "rdma", intent.Device, "reason", intent.Fallback)
-	}
-	return &intent, nil
+	return &intent, h.stays(ctx, device, err)
 }
+
+// stays has the pod do without the device, if it may.
+func (h *Host) stays(ctx context.Context, device netattach.DeviceIntent, why error) error {
+	intent := device.RDMA
+	if intent.Mode != v1alpha1.RDMAAuto {
+		return fmt.Errorf("RDMA device %s (%s): %w", intent.Device, device.Device, why)
+	}
+	intent.Moves, intent.Fallback = false, why.Error()
+	klog.FromContext(ctx).Info("A pod does without its RDMA device", "device", device.Device, "rdma", intent.Device, "reason", intent.Fallback)
+	return nil
+}
+
+// Why a device is where a pod cannot use it.
+var (
+	errShared     = errors.New("its NIC is shared between claims, whose pods have children of its interface, and this node keeps RDMA devices in one network namespace each; set \"rdma: None\", or \"mode: netdev\" in the NICConfig")
+	errNotBrought = errors.New("Multus attached its network interface, and it is not in the pod's network namespace beside it; add the CNI plugin rdma to the chain of the NetworkAttachmentDefinition, or set \"rdma: None\" in the NICConfig")
+	errGone       = errors.New("it went away when its network interface moved into the pod, as those of software drivers do (rdma_rxe, siw); set \"rdma: None\" in the NICConfig")
+)
 
 func (h *Host) into(ctx context.Context, pod int, intent netattach.RDMAIntent) error {
 	if !intent.Moves {
-		return h.shared(pod, intent)
+		return h.usable(pod, intent)
 	}
 	if _, err := h.find(pod, intent, true); !errors.Is(err, errNotFound) {
 		return err
@@ -159,9 +178,9 @@ func (h *Host) into(ctx context.Context, pod int, intent netattach.RDMAIntent) e
 	return h.move(h.namespace, found, pod)
 }
 
-// shared returns errNotFound if the device, which should be shared, is not there
-// any more. Without RDMA in the kernel there is nobody to ask.
-func (h *Host) shared(pod int, intent netattach.RDMAIntent) error {
+// usable returns errNotFound if the pod cannot use the device, which was not moved.
+// Without RDMA in the kernel there is nobody to ask.
+func (h *Host) usable(pod int, intent netattach.RDMAIntent) error {
 	mode, err := h.kernel.Mode(h.namespace)
 	if err != nil || mode == Absent {
 		return err

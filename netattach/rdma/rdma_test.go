@@ -141,6 +141,50 @@ func TestWhatBecomesOfADeviceIsDecidedByNodeAndClaim(t *testing.T) {
 	}
 }
 
+// Neither the children of a NIC nor what Multus attached is for us to move.
+func TestDeviceThatIsNotOursToMove(t *testing.T) {
+	child := func(d *netattach.DeviceIntent) { d.Child = &netattach.ChildIntent{Kind: "macvlan", Mode: "bridge"} }
+	external := func(d *netattach.DeviceIntent) { d.External = true }
+	for name, test := range map[string]struct {
+		node     rdma.Mode
+		asked    v1alpha1.RDMAMode
+		kind     func(*netattach.DeviceIntent)
+		brought  bool
+		fallback string
+		refused  string
+	}{
+		"a child on a shared node":                                {rdma.Shared, v1alpha1.RDMAAuto, child, false, "", ""},
+		"a child on an exclusive node":                            {rdma.Exclusive, v1alpha1.RDMAAuto, child, false, "shared between claims", ""},
+		"a child on an exclusive node, Exclusive":                 {rdma.Exclusive, v1alpha1.RDMAExclusive, child, false, "", "shared between claims"},
+		"Multus on a shared node":                                 {rdma.Shared, v1alpha1.RDMAAuto, external, false, "", ""},
+		"Multus on an exclusive node, without the plugin rdma":    {rdma.Exclusive, v1alpha1.RDMAAuto, external, false, "add the CNI plugin rdma", ""},
+		"Multus on an exclusive node, without it and Exclusive":   {rdma.Exclusive, v1alpha1.RDMAExclusive, external, false, "", "add the CNI plugin rdma"},
+		"Multus on an exclusive node, with the plugin, Exclusive": {rdma.Exclusive, v1alpha1.RDMAExclusive, external, true, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, test.node, hardware("mlx5_0", 0), hardware("mlx5_1", 1))
+			if test.brought {
+				if err := m.kernel.Move(m.hostFD, 1, m.podFD); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := m.where()
+			device := claimed(test.asked)
+			test.kind(&device)
+			device, err := m.attach(t, device)
+			if test.refused == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), test.refused) {
+				t.Errorf("error %v, want %q", err, test.refused)
+			}
+			if got := device.RDMA.Fallback; test.fallback == "" != (got == "") || !strings.Contains(got, test.fallback) {
+				t.Errorf("fallback %q, want %q", got, test.fallback)
+			}
+			if found, err := m.host.Home(t.Context(), m.podFD, device); err != nil || !found || m.where() != before {
+				t.Errorf("Home: %v, %v; devices are at %s, were at %s", found, err, m.where(), before)
+			}
+		})
+	}
+}
+
 func TestDeviceThatCameOfADriverLoadedAnewIsFound(t *testing.T) {
 	for name, test := range map[string]struct {
 		happens func(m *machine)
