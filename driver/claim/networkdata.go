@@ -18,8 +18,8 @@ import (
 // NetworkData says it of one netdev.
 func NetworkData(state netattach.DeviceState) *resourceapi.NetworkDeviceData {
 	known := &resourceapi.NetworkDeviceData{InterfaceName: state.Interface}
-	if len(state.MAC) <= resourceapi.NetworkDeviceDataHardwareAddressMaxLength {
-		known.HardwareAddress = strings.ToLower(state.MAC)
+	if mac := strings.ToLower(state.MAC); len(mac) <= resourceapi.NetworkDeviceDataHardwareAddressMaxLength {
+		known.HardwareAddress = mac
 	}
 	for _, address := range state.Addresses {
 		address = netip.PrefixFrom(address.Addr().Unmap().WithZone(""), bitsOf(address))

@@ -21,15 +21,17 @@ func (r *run) tell(ctx context.Context) error {
 			continue
 		}
 		var states []netattach.DeviceState
-		for _, device := range intent.Devices {
+		for i, device := range intent.Devices {
 			state, err := stateOf(r.namespace.descriptor, device)
 			if err != nil {
 				return err
 			}
+			state.Pool, state.Request, state.ShareID = device.Pool, device.Request, device.ShareID
+			state.Networks = r.networks[deviceKey{intent.ClaimUID, i}]
 			states = append(states, state)
 		}
 		record := newRecord(r.sandbox, r.namespace, intent, r.hash, StateAttaching)
-		record.Devices = states
+		record.Devices, record.Chains = states, r.chains[intent.ClaimUID]
 		if err := r.attacher.records.write(record); err != nil {
 			return err
 		}
