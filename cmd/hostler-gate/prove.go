@@ -26,6 +26,7 @@ type record struct {
 	Intent      struct {
 		Devices []struct {
 			Device   string `json:"device"`
+			HostName string `json:"hostName"`
 			PodName  string `json:"podName"`
 			PodIndex int    `json:"podIndex"`
 		} `json:"devices"`
@@ -102,7 +103,9 @@ func (r record) verify() error {
 		return fmt.Errorf("cannot list the pod's network interfaces: %w", err)
 	}
 	for _, device := range r.Intent.Devices {
-		found := false
+		// Of a device without netdev there is nothing to see; what keeps other pods from
+		// it is the RDMA subsystem itself, or on a shared node the device cgroup.
+		found := device.HostName == ""
 		for _, i := range interfaces {
 			found = found || i.Name == device.PodName && i.Index == device.PodIndex
 		}
