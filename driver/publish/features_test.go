@@ -135,6 +135,13 @@ func TestShortfalls(t *testing.T) {
 			},
 		},
 		{
+			"NICs are to be shared, and the API server has no shares", Input{Features: Features{Taints: true, Counters: true}, Publish: sharedNICs},
+			[]string{
+				"the API server lacks DRAConsumableCapacity (Kubernetes 1.36 or newer): only one claim at a time can have an egress scope on this node",
+				"the API server lacks DRAConsumableCapacity (Kubernetes 1.36 or newer): NICs are not shared, as if publish.sharedNICs were false",
+			},
+		},
+		{
 			"an instance that is cut further", Input{Features: everything, Snapshot: twoInstances},
 			[]string{"MIG instance 14 of GPU gpu-0000-27-00-0 is not published: it has 2 compute instances, and a claim gets one that spans it all"},
 		},

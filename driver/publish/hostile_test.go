@@ -24,14 +24,14 @@ func drawInput(t *rapid.T) Input {
 		},
 		Publish: v1alpha1.PublishConfig{
 			NUMANode:   rapid.SampledFrom([]v1alpha1.NUMANodeForm{v1alpha1.NUMANodeScalar, v1alpha1.NUMANodeList}).Draw(t, "numaNode"),
-			Partitions: rapid.SampledFrom([]v1alpha1.PartitionOffer{v1alpha1.PartitionsAll, v1alpha1.PartitionsExisting}).Draw(t, "partitions"), CompositeDevices: rapid.Bool().Draw(t, "composite"),
+			Partitions: rapid.SampledFrom([]v1alpha1.PartitionOffer{v1alpha1.PartitionsAll, v1alpha1.PartitionsExisting}).Draw(t, "partitions"), CompositeDevices: rapid.Bool().Draw(t, "composite"), SharedNICs: rapid.Bool().Draw(t, "shared NICs"),
 		},
 		Snapshot: &topology.Snapshot{Driver: topology.Driver{Version: lie.Draw(t, "version"), CUDAVersion: lie.Draw(t, "cuda")}},
 		Made:     map[string]bool{}, InUse: map[string]Use{}, Held: map[string]topology.NIC{},
 	}
 	use := func(name, gpu, nic string) {
 		if rapid.Bool().Draw(t, "used") {
-			in.InUse[name] = Use{Pool: rapid.SampledFrom([]string{"", DevicePool(node), GPUPool(node), NICPool(node)}).Draw(t, "pool"), GPU: gpu, NIC: nic}
+			in.InUse[name] = Use{Pool: rapid.SampledFrom([]string{"", DevicePool(node), GPUPool(node), NICPool(node)}).Draw(t, "pool"), GPU: gpu, NIC: nic, Shared: gpu == "" && rapid.Bool().Draw(t, "a share")}
 		}
 	}
 	for id := range rapid.IntRange(0, 40).Draw(t, "nodes") {

@@ -74,7 +74,7 @@ func poolNow(in Input, use *Use) string {
 // that it could offer.
 func drawClaims(t *rapid.T) (Input, map[string][]string) {
 	in := Input{NodeName: node, Snapshot: dgx(), Made: map[string]bool{}, InUse: map[string]Use{}, Held: map[string]topology.NIC{}, Features: everything, Publish: v1alpha1.PublishConfig{
-		CompositeDevices: rapid.Bool().Draw(t, "composite"), Partitions: v1alpha1.PartitionsAll,
+		CompositeDevices: rapid.Bool().Draw(t, "composite"), SharedNICs: rapid.Bool().Draw(t, "shared NICs"), Partitions: v1alpha1.PartitionsAll,
 	}}
 	in.Features.Counters, in.Features.Taints = rapid.Bool().Draw(t, "counters"), rapid.Bool().Draw(t, "taints")
 	s := in.Snapshot

@@ -6,6 +6,8 @@
 package publish
 
 import (
+	"math"
+
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
@@ -17,8 +19,9 @@ import (
 const BandwidthCapacity resourceapi.QualifiedName = DriverName + "/bandwidth"
 
 // leastShareMbps is what a claim gets at least, and stepMbps the amount by which
-// shares differ: speeds are whole megabits, so a NIC's own is one of the steps.
-const leastShareMbps, stepMbps = 10, 1
+// shares differ: speeds are whole megabits, so a NIC's own is one of the steps. The
+// API takes no bounds above mostMbps.
+const leastShareMbps, stepMbps, mostMbps = 10, 1, math.MaxInt64 / 1_000_000
 
 // nicCapacity is the link's rate in bits per second. That of a shared NIC says how
 // much of it a claim can ask for.
@@ -45,7 +48,8 @@ func megabits(n int) resource.Quantity {
 // it that does not change, whatever the configuration says by now: of an entry that
 // is not shared any more the scheduler would not know that it is taken.
 func (o *offering) shared(nic *topology.NIC) bool {
-	if nic.Link == nil || nic.Link.Type != "ethernet" || nic.Link.SpeedMbps < leastShareMbps+stepMbps || nic.Uplink != "" || !o.in.Features.SharedDevices {
+	if !o.in.Features.SharedDevices || nic.Uplink != "" || nic.Link == nil || nic.Link.Type != "ethernet" ||
+		nic.Link.SpeedMbps < leastShareMbps+stepMbps || nic.Link.SpeedMbps > mostMbps {
 		return false
 	}
 	if use, used := o.in.InUse[nic.Name]; used {

@@ -119,6 +119,7 @@ func (s *Scheduler) Allocate(ctx context.Context, claims ...*resourceapi.Resourc
 				s.state.AllocatedDevices.Insert(id)
 			} else {
 				s.state.AllocatedSharedDeviceIDs.Insert(structured.MakeSharedDeviceID(id, device.ShareID))
+				s.state.AggregatedCapacity.Insert(structured.NewDeviceConsumedCapacity(id, device.ConsumedCapacity))
 			}
 		}
 	}

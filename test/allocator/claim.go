@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -34,6 +35,15 @@ func Request(class string, count int, selectors ...string) Part {
 			exactly.Selectors = append(exactly.Selectors, resourceapi.DeviceSelector{CEL: &resourceapi.CELDeviceSelector{Expression: expression}})
 		}
 		spec.Requests = append(spec.Requests, resourceapi.DeviceRequest{Name: fmt.Sprintf("r%d", len(spec.Requests)), Exactly: exactly})
+	}
+}
+
+// Capacity has the last request ask for an amount of a device's capacity.
+func Capacity(name, amount string) Part {
+	return func(spec *resourceapi.DeviceClaim) {
+		spec.Requests[len(spec.Requests)-1].Exactly.Capacity = &resourceapi.CapacityRequirements{
+			Requests: map[resourceapi.QualifiedName]resource.Quantity{resourceapi.QualifiedName(name): resource.MustParse(amount)},
+		}
 	}
 }
 
