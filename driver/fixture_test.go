@@ -41,8 +41,8 @@ func (fakeAttacher) Release(context.Context, types.UID) error { return nil }
 
 type fakeNetworks struct{}
 
-func (fakeNetworks) Resolve(context.Context, string, string, string) (netattach.NetworkIntent, error) {
-	return netattach.NetworkIntent{}, errors.New("no networks here")
+func (fakeNetworks) Resolve(_ context.Context, wanted netattach.NetworkIntent, _ string) (netattach.NetworkIntent, error) {
+	return wanted, errors.New("no networks here")
 }
 
 // countingRecorder counts observations by result.

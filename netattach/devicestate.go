@@ -24,6 +24,23 @@ type DeviceState struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	// RDMA is what became of the RDMA device, nil if none was asked for.
 	RDMA *RDMAState `json:"rdma,omitempty"`
+	// Networks are the results of the device's CNI chains, in their order.
+	Networks []NetworkState `json:"networks,omitempty"`
+}
+
+// NetworkState is what a CNI chain says that it did.
+type NetworkState struct {
+	// Namespace and Name of the NetworkAttachmentDefinition.
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Interface in the pod that the chain made or found, MAC its hardware address
+	// and Addresses those that the chain has for it.
+	Interface string         `json:"interface"`
+	MAC       string         `json:"mac,omitempty"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	// NameServers of the network. A pod's resolvers are what its dnsPolicy and
+	// dnsConfig say, which nobody can change any more by then, so these are only told.
+	NameServers []string `json:"nameServers,omitempty"`
 }
 
 // RDMAState says how a pod has an RDMA device.

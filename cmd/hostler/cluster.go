@@ -19,8 +19,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
+	resourceclient "k8s.io/client-go/kubernetes/typed/resource/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -44,6 +46,31 @@ func clusterConfig(kubeconfig string) (*rest.Config, error) {
 	// One agent prepares many claims at once; the server has its own fairness.
 	config.QPS, config.Burst = 100, 200
 	return config, nil
+}
+
+// newClient makes the client for what Kubernetes itself defines. These objects come
+// and go in protobuf, which costs both sides a fraction of JSON.
+func newClient(config *rest.Config) (kubernetes.Interface, error) {
+	config = rest.CopyConfig(config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for the API server: %w", err)
+	}
+	return client, nil
+}
+
+// newStatusClient makes the client that writes claims' status. What the agent is
+// limited to is its own here, so that no prepare waits until statuses are written.
+func newStatusClient(config *rest.Config) (resourceclient.ResourceClaimsGetter, error) {
+	config = rest.CopyConfig(config)
+	config.QPS, config.Burst = 20, 50
+	client, err := resourceclient.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for claims' status: %w", err)
+	}
+	return client, nil
 }
 
 // nodeWatch keeps what the API server knows of this node and its resolver.
@@ -244,6 +271,6 @@ func (d definitions) Get(ctx context.Context, namespace, name string) (*nadv1.Ne
 // networks resolves them for the driver.
 type networks struct{ definitions definitions }
 
-func (n networks) Resolve(ctx context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error) {
-	return multus.Resolve(ctx, n.definitions, namespace, name, deviceID)
+func (n networks) Resolve(ctx context.Context, wanted netattach.NetworkIntent, deviceID string) (netattach.NetworkIntent, error) {
+	return multus.Resolve(ctx, n.definitions, wanted, deviceID)
 }

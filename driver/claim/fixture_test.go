@@ -178,11 +178,12 @@ func (a *fakeAttacher) Release(_ context.Context, claim types.UID) error {
 // fakeNetworks knows one definition.
 type fakeNetworks struct{}
 
-func (fakeNetworks) Resolve(_ context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error) {
-	if name != "storage" {
-		return netattach.NetworkIntent{}, errors.New("there is no such NetworkAttachmentDefinition")
+func (fakeNetworks) Resolve(_ context.Context, wanted netattach.NetworkIntent, deviceID string) (netattach.NetworkIntent, error) {
+	if wanted.Name != "storage" {
+		return wanted, errors.New("there is no such NetworkAttachmentDefinition")
 	}
-	return netattach.NetworkIntent{Namespace: namespace, Name: name, Config: []byte(`{"deviceID":"` + deviceID + `"}`)}, nil
+	wanted.Config = []byte(`{"deviceID":"` + deviceID + `"}`)
+	return wanted, nil
 }
 
 // room is a runner on a machine in temporary directories.

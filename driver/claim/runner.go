@@ -27,10 +27,10 @@ import (
 	"github.com/hostler-dev/hostler/topology"
 )
 
-// NetworkResolver looks up a NetworkAttachmentDefinition and makes its CNI
-// configuration for a device.
+// NetworkResolver looks up a NetworkAttachmentDefinition and returns what is
+// wanted of it with its CNI configuration for a device.
 type NetworkResolver interface {
-	Resolve(ctx context.Context, namespace, name, deviceID string) (netattach.NetworkIntent, error)
+	Resolve(ctx context.Context, wanted netattach.NetworkIntent, deviceID string) (netattach.NetworkIntent, error)
 }
 
 // RunnerConfig is what a Runner works with.
@@ -64,6 +64,8 @@ type RunnerConfig struct {
 	// Undone, if set, is told of each claim that was undone, whoever asked for that,
 	// also if the call is over that did: its devices are as they were before it.
 	Undone func(*Entry)
+	// Prepared, if set, is told how each prepare ended, whoever asked for it.
+	Prepared func(*resourceapi.ResourceClaim, error)
 	// Metadata is where files for claims' containers are kept.
 	Metadata *metadata.Directory
 	// Arrivals number calls. Default: the Runner's own.
@@ -105,6 +107,9 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	if cfg.Undone == nil {
 		cfg.Undone = func(*Entry) {}
 	}
+	if cfg.Prepared == nil {
+		cfg.Prepared = func(*resourceapi.ResourceClaim, error) {}
+	}
 	if cfg.Arrivals == nil {
 		cfg.Arrivals = &Arrivals{}
 	}
@@ -143,7 +148,8 @@ func (r *Runner) Unprepare(ctx context.Context, claim types.UID) error {
 	})
 }
 
-func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (*Entry, error) {
+func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (prepared *Entry, failure error) {
+	defer func() { r.cfg.Prepared(claim, failure) }()
 	if err := r.cfg.Journal.Later(claim.UID, r.cfg.BootID); err != nil {
 		return nil, err
 	}
@@ -237,12 +243,15 @@ func (r *Runner) resolve(ctx context.Context, entry *Entry) error {
 			continue
 		}
 		for j, wanted := range network.Networks {
-			found, err := r.cfg.Networks.Resolve(ctx, wanted.Namespace, wanted.Name, network.PCI)
+			found, err := r.cfg.Networks.Resolve(ctx, wanted, network.PCI)
 			if err != nil {
 				return fmt.Errorf("claim %s/%s: network %s/%s for NIC %s: %w", entry.ClaimNamespace, entry.ClaimName, wanted.Namespace, wanted.Name, network.Device, err)
 			}
 			network.Networks[j] = found
 		}
+	}
+	if err := checkNetworks(entry); err != nil {
+		return fmt.Errorf("claim %s/%s: %w", entry.ClaimNamespace, entry.ClaimName, err)
 	}
 	return nil
 }

@@ -76,6 +76,8 @@ type Attacher struct {
 	chain   *multus.Chain
 	records *records
 	pods    podLocks
+	// behind counts attachments that outlive the hook that began them.
+	behind sync.WaitGroup
 }
 
 // New makes the record directory.
@@ -99,8 +101,12 @@ func New(cfg Config) (*Attacher, error) {
 	return &Attacher{cfg: cfg, host: host, rdma: rdmaHost, chain: chain, records: records}, nil
 }
 
-// Close releases the host's namespace; it leaves pods as they are.
-func (a *Attacher) Close() error { return errors.Join(a.host.Close(), a.rdma.Close()) }
+// Close waits for attachments that go on behind their hooks, each of which has an
+// end, and releases the host's namespace; it leaves pods as they are.
+func (a *Attacher) Close() error {
+	a.behind.Wait()
+	return errors.Join(a.host.Close(), a.rdma.Close())
+}
 
 // Attach is idempotent. A pod without intents costs a lookup.
 func (a *Attacher) Attach(ctx context.Context, sandbox Sandbox) error {
@@ -116,6 +122,9 @@ func (a *Attacher) Attach(ctx context.Context, sandbox Sandbox) error {
 		err = fmt.Errorf("cannot attach pod %s/%s: %w; the agent's pod must see the runtime's network namespaces (a hostPath volume with mountPropagation HostToContainer)", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
 		a.changed(sandbox.Pod.UID, intents, err)
 		return err
+	}
+	if slices.ContainsFunc(intents, hasChains) {
+		return a.attachBehind(ctx, sandbox, namespace, intents)
 	}
 	defer namespace.Close()
 	return a.attach(ctx, sandbox, namespace, intents)
@@ -193,6 +202,9 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
 	}
 	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash}
+	if err := r.resume(); err != nil {
+		return err
+	}
 	if err := r.record(StateAttaching); err != nil {
 		return err
 	}

@@ -23,18 +23,18 @@ const missingFor = 10 * time.Minute
 // Detach brings home everything of a pod whose sandbox is going. It must come
 // before the namespace's end.
 func (a *Attacher) Detach(ctx context.Context, pod types.UID) error {
-	return a.dissolveAll(ctx, func(r Record) bool { return r.Pod.UID == pod })
+	return a.dissolveAll(ctx, false, func(r Record) bool { return r.Pod.UID == pod })
 }
 
 // DetachSandbox is Detach for one sandbox: word of an old sandbox's end may come
 // after the pod's new sandbox was attached.
 func (a *Attacher) DetachSandbox(ctx context.Context, pod types.UID, sandboxID string) error {
-	return a.dissolveAll(ctx, func(r Record) bool { return r.Pod.UID == pod && r.SandboxID == sandboxID })
+	return a.dissolveAll(ctx, false, func(r Record) bool { return r.Pod.UID == pod && r.SandboxID == sandboxID })
 }
 
 // Release brings home whatever is left of a claim and forgets it.
 func (a *Attacher) Release(ctx context.Context, claim types.UID) error {
-	return a.dissolveAll(ctx, func(r Record) bool { return r.Intent.ClaimUID == claim })
+	return a.dissolveAll(ctx, true, func(r Record) bool { return r.Intent.ClaimUID == claim })
 }
 
 // Reconcile compares records with the machine: records of an earlier boot and
@@ -49,6 +49,7 @@ func (a *Attacher) Reconcile(ctx context.Context) error {
 	for _, record := range records {
 		faults = append(faults, a.reconcile(ctx, record))
 	}
+	faults = append(faults, a.collectChains(ctx))
 	return errors.Join(faults...)
 }
 
@@ -66,6 +67,7 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	// records go with the sandbox or with Release.
 	if _, prepared := a.cfg.Intents.Intent(record.Intent.ClaimUID); !prepared && !idle(record.Intent) {
 		klog.FromContext(ctx).Info("Taking back what an unprepared claim left attached", "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName), "pod", klog.KRef(record.Pod.Namespace, record.Pod.Name))
+		record.last = true
 		return a.dissolve(ctx, record)
 	}
 	if a.ended(record) {
@@ -99,7 +101,9 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	return nil
 }
 
-func (a *Attacher) dissolveAll(ctx context.Context, chosen func(Record) bool) error {
+// dissolveAll undoes the chosen records. last says that nobody comes after the agent
+// who would bring a device home that others brought.
+func (a *Attacher) dissolveAll(ctx context.Context, last bool, chosen func(Record) bool) error {
 	records, err := a.records.list()
 	if err != nil {
 		return err
@@ -107,18 +111,19 @@ func (a *Attacher) dissolveAll(ctx context.Context, chosen func(Record) bool) er
 	var faults []error
 	for _, record := range records {
 		if chosen(record) {
-			faults = append(faults, a.dissolveLocked(ctx, record))
+			faults = append(faults, a.dissolveLocked(ctx, record, last))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-func (a *Attacher) dissolveLocked(ctx context.Context, record Record) error {
+func (a *Attacher) dissolveLocked(ctx context.Context, record Record, last bool) error {
 	defer a.pods.lock(record.Pod.UID)()
 	current, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID)
 	if err != nil || !found || current.SandboxID != record.SandboxID {
 		return err // dissolved or replaced meanwhile
 	}
+	current.last = last
 	return a.dissolve(ctx, current)
 }
 
@@ -138,21 +143,18 @@ func (a *Attacher) dissolve(ctx context.Context, record Record) error {
 // dissolveIn keeps the record while anything is not as it should be.
 func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace) error {
 	defer a.takenBack(record)
-	var faults []error
-	if record.hasChains() {
-		path := ""
-		if in != nil {
-			path = in.path(record.NetNS)
-		}
-		faults = append(faults, a.chain.Del(ctx, record.SandboxID, path))
-	}
+	faults := []error{a.undoChains(ctx, record, in)}
 	missing := false
 	for _, device := range record.Intent.Devices {
-		found, err := a.bringHome(ctx, in, device)
+		found, err := a.bringHome(ctx, in, device, record.last)
 		faults = append(faults, err)
 		if err == nil && !found {
 			missing = true
-			klog.FromContext(ctx).Info("A claimed network device is neither in its pod nor on the host; it is put in order once it is back", "device", device.Device, "mac", device.HostMAC)
+			detail := 0
+			if device.External && in != nil {
+				detail = 4 // Multus has yet to bring it home
+			}
+			klog.FromContext(ctx).V(detail).Info("A claimed network device is neither in its pod nor on the host; it is put in order once it is back", "device", device.Device, "mac", device.HostMAC)
 		}
 	}
 	if err := errors.Join(faults...); err != nil {

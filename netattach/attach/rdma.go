@@ -76,9 +76,9 @@ func stateOf(pod int, device netattach.DeviceIntent) (netattach.DeviceState, err
 
 // bringHome brings the RDMA device home and then the netdev. It reports whether all
 // that the device has was found.
-func (a *Attacher) bringHome(ctx context.Context, in *namespace, device netattach.DeviceIntent) (bool, error) {
+func (a *Attacher) bringHome(ctx context.Context, in *namespace, device netattach.DeviceIntent, last bool) (bool, error) {
 	rdmaFound, rdmaErr := a.bringRDMAHome(ctx, in, device)
-	found, err := a.bringNetdevHome(ctx, in, device)
+	found, err := a.bringNetdevHome(ctx, in, device, last)
 	return found && rdmaFound, errors.Join(rdmaErr, err)
 }
 
@@ -89,10 +89,12 @@ func (a *Attacher) bringRDMAHome(ctx context.Context, in *namespace, device neta
 	return a.rdma.Home(ctx, in.descriptor, device)
 }
 
-func (a *Attacher) bringNetdevHome(ctx context.Context, in *namespace, device netattach.DeviceIntent) (bool, error) {
+func (a *Attacher) bringNetdevHome(ctx context.Context, in *namespace, device netattach.DeviceIntent, last bool) (bool, error) {
 	switch {
 	case !device.HasNetdev():
 		return true, nil
+	case device.External:
+		return a.bringExternalHome(ctx, in, device, last)
 	case in == nil:
 		return a.host.Restore(ctx, device)
 	}

@@ -46,6 +46,10 @@ type Record struct {
 	Intent      netattach.Intent `json:"intent"`
 	// Devices of the intent as they are known in the pod, once they are up there.
 	Devices []netattach.DeviceState `json:"devices,omitempty"`
+	// Chains is how many of the intent's CNI chains were begun, see chainsOf.
+	Chains int `json:"chains,omitempty"`
+	// last is set while a record is undone after which nobody else would, see dissolveAll.
+	last bool
 	// MissingSince is when a device was found in no namespace.
 	MissingSince time.Time `json:"missingSince,omitzero"`
 }
@@ -57,15 +61,6 @@ func newRecord(sandbox Sandbox, namespace namespace, intent netattach.Intent, ha
 
 func (r Record) in(namespace namespace) bool {
 	return r.NetNSInode == namespace.inode
-}
-
-func (r Record) hasChains() bool {
-	for _, device := range r.Intent.Devices {
-		if len(device.Networks) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // open opens the record's namespace; alive is false if it is gone.

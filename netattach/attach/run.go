@@ -14,7 +14,6 @@ import (
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/egress"
-	"github.com/hostler-dev/hostler/netattach/multus"
 )
 
 type run struct {
@@ -26,6 +25,9 @@ type run struct {
 	hash string
 	// states of the devices in the pod by claim, once they are known.
 	states map[types.UID][]netattach.DeviceState
+	// chains of each claim that were begun, and what those said that are complete.
+	chains   map[types.UID]int
+	networks map[deviceKey][]netattach.NetworkState
 	// enforcer is nil for a pod without a scope.
 	enforcer *egress.Enforcer
 }
@@ -45,11 +47,13 @@ func (r *run) carryOut(ctx context.Context, rules egress.Ruleset, scoped bool) (
 func (r *run) steps(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		r.enforce, // nothing leaves but what the scope allows
+		r.bring,
 		r.moveIn,
 		r.moveRDMA,
 		r.enforce, // the moved devices too, before they are up
 		r.setUp,
 		r.runChains,
+		r.setDefaultRoutes,
 		r.enforce, // and what a chain may have added
 		r.tell,
 	} {
@@ -77,6 +81,12 @@ func (r *run) moveIn(ctx context.Context) error {
 			if !intent.Devices[i].HasNetdev() {
 				continue
 			}
+			if intent.Devices[i].External {
+				if err := r.findExternal(&intent.Devices[i]); err != nil {
+					return err
+				}
+				continue
+			}
 			index, err := r.attacher.host.Into(ctx, r.namespace.descriptor, intent.Devices[i])
 			if err != nil {
 				return err
@@ -92,23 +102,11 @@ func (r *run) moveIn(ctx context.Context) error {
 
 func (r *run) setUp(ctx context.Context) error {
 	for _, device := range r.devices() {
+		if device.External {
+			continue
+		}
 		if err := r.attacher.host.Up(ctx, r.namespace.descriptor, device); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-func (r *run) runChains(ctx context.Context) error {
-	for _, device := range r.devices() {
-		for _, network := range device.Networks {
-			err := r.attacher.chain.Add(ctx, multus.Attachment{
-				SandboxID: r.sandbox.ID, NetNS: r.namespace.path(r.sandbox.NetNS), Pod: r.sandbox.Pod,
-				Interface: device.PodName, MAC: device.HostMAC, Addresses: device.Addresses, Network: network,
-			})
-			if err != nil {
-				return err
-			}
 		}
 	}
 	return nil
@@ -117,7 +115,7 @@ func (r *run) runChains(ctx context.Context) error {
 func (r *run) record(state State) error {
 	for _, intent := range r.intents {
 		record := newRecord(r.sandbox, r.namespace, intent, r.hash, state)
-		record.Devices = r.states[intent.ClaimUID]
+		record.Devices, record.Chains = r.states[intent.ClaimUID], r.chains[intent.ClaimUID]
 		if err := r.attacher.records.write(record); err != nil {
 			return err
 		}

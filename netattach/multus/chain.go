@@ -6,19 +6,13 @@ package multus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
+	apitypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
-	"k8s.io/utils/ptr"
 
 	"github.com/hostler-dev/hostler/netattach"
 )
@@ -48,45 +42,52 @@ func New(cfg Config) *Chain {
 	return &Chain{cni: libcni.NewCNIConfigWithCacheDir(cfg.Bin, cfg.Cache, &groupExec{}), timeout: cfg.Timeout}
 }
 
-// Attachment is one run of one chain.
-type Attachment struct {
-	SandboxID string
-	// NetNS is a path; empty on DEL if the namespace is gone.
-	NetNS string
-	Pod   netattach.PodReference
-	// Interface, MAC and Addresses are the device as it is in the pod already.
-	Interface string
-	MAC       string
-	Addresses []netip.Prefix
-	Network   netattach.NetworkIntent
-}
-
-// Add runs ADD. If a plugin fails, DEL is run for the whole chain.
-func (c *Chain) Add(ctx context.Context, a Attachment) error {
+// Add runs ADD and returns what the chain answered. If a plugin fails, DEL is run
+// for the whole chain. What an earlier call has done is not done again.
+func (c *Chain) Add(ctx context.Context, a Attachment) (netattach.NetworkState, error) {
 	list, err := a.list()
 	if err != nil {
-		return err
+		return netattach.NetworkState{}, err
 	}
-	if _, err := c.cni.GetNetworkListCachedResult(list, a.runtime()); err == nil && c.attached(a) {
-		return nil // an earlier call has done it
+	done, err := c.cached(a, list.Name)
+	if err != nil {
+		return netattach.NetworkState{}, err
 	}
-	klog.FromContext(ctx).V(4).Info("Running CNI chain", "network", a.Network.Namespace+"/"+a.Network.Name, "interface", a.Interface)
-	if err := c.add(ctx, list, a.runtime()); err != nil {
-		err = fmt.Errorf("CNI chain of NetworkAttachmentDefinition %s/%s failed for %s: %w", a.Network.Namespace, a.Network.Name, a.Interface, err)
+	if done != nil && !a.owns(done) {
+		return netattach.NetworkState{}, fmt.Errorf("%s: another network of this pod's claims has the same name in its spec.config (%s) and is attached as %s already, and plugins could not tell the two apart; give one of them another interfaceName", a, list.Name, done.IfName)
+	}
+	if done != nil {
+		if result, err := c.cni.GetNetworkListCachedResult(list, a.runtime()); err == nil {
+			return a.state(result)
+		}
+	}
+	if a.Begun {
+		c.deleteTraces(ctx, list, a)
+	}
+	klog.FromContext(ctx).V(4).Info("Running CNI chain", "network", a.Network.Namespace+"/"+a.Network.Name, "interface", a.InterfaceName())
+	state, err := c.add(ctx, list, a)
+	if err != nil {
+		err = fmt.Errorf("CNI chain of %s failed for %s: %w", a, a.InterfaceName(), err)
 		// What ended ADD, a timeout or the hook's end, must not end its undoing.
 		if undo := c.del(context.WithoutCancel(ctx), list, a.runtime()); undo != nil {
 			err = errors.Join(err, fmt.Errorf("and so did undoing it: %w", undo))
 		}
-		return err
+		return netattach.NetworkState{}, err
 	}
-	return nil
+	if len(state.NameServers) > 0 {
+		klog.FromContext(ctx).Info("A network has name servers, which its pod is not given: list them in the pod's dnsConfig if it should ask them", "network", a.Network.Namespace+"/"+a.Network.Name, "pod", klog.KRef(a.Pod.Namespace, a.Pod.Name), "nameServers", state.NameServers)
+	}
+	return state, nil
 }
 
-func (c *Chain) add(ctx context.Context, list *libcni.NetworkConfigList, runtime *libcni.RuntimeConf) error {
+func (c *Chain) add(ctx context.Context, list *libcni.NetworkConfigList, a Attachment) (netattach.NetworkState, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	_, err := c.cni.AddNetworkList(ctx, list, runtime)
-	return err
+	result, err := c.cni.AddNetworkList(ctx, list, a.runtime())
+	if err != nil {
+		return netattach.NetworkState{}, err
+	}
+	return a.state(result)
 }
 
 func (c *Chain) del(ctx context.Context, list *libcni.NetworkConfigList, runtime *libcni.RuntimeConf) error {
@@ -95,94 +96,84 @@ func (c *Chain) del(ctx context.Context, list *libcni.NetworkConfigList, runtime
 	return c.cni.DelNetworkList(ctx, list, runtime)
 }
 
-// attached says whether libcni remembers an ADD for this sandbox and interface.
-func (c *Chain) attached(a Attachment) bool {
+// cached is what libcni remembers of an ADD, of whomever, nil if nothing.
+func (c *Chain) cached(a Attachment, network string) (*libcni.NetworkAttachment, error) {
 	attachments, err := c.cni.GetCachedAttachments(a.SandboxID)
 	if err != nil {
-		return false // then ADD is tried, and its error is the better one
+		return nil, fmt.Errorf("cannot read the CNI cache for sandbox %s: %w; check paths.cniCache", a.SandboxID, err)
 	}
 	for _, known := range attachments {
-		if known.IfName == a.Interface && known.NetNS == a.NetNS {
-			return true
+		if known.Network == network && known.IfName == a.InterfaceName() {
+			return known, nil
 		}
 	}
-	return false
+	return nil, nil
 }
 
-// Del runs DEL for everything that was added for a sandbox, as the cache
-// remembers it. netns replaces the path of that time; "" means that the
-// namespace is gone, which plugins must take (CNI specification, DEL).
-func (c *Chain) Del(ctx context.Context, sandboxID, netns string) error {
-	attachments, err := c.cni.GetCachedAttachments(sandboxID)
+// Del runs DEL for what the cache knows of as it was done, and for the traces of what
+// it does not know but was begun. a.NetNS "" means that the namespace is gone, which
+// plugins must take (CNI specification, DEL).
+func (c *Chain) Del(ctx context.Context, a Attachment) error {
+	list, err := a.list()
 	if err != nil {
-		return fmt.Errorf("cannot read the CNI cache for sandbox %s: %w", sandboxID, err)
+		return err
+	}
+	known, err := c.cached(a, list.Name)
+	if err != nil {
+		return err
+	}
+	if known != nil && !a.owns(known) {
+		return nil // its own was refused for that
+	}
+	if known != nil {
+		return c.forget(ctx, known, a.NetNS)
+	}
+	if a.Begun {
+		c.deleteTraces(ctx, list, a)
+	}
+	return nil
+}
+
+// deleteTraces runs DEL where it is not known that there is anything to delete, so
+// that it may fail.
+func (c *Chain) deleteTraces(ctx context.Context, list *libcni.NetworkConfigList, a Attachment) {
+	if err := c.del(context.WithoutCancel(ctx), list, a.runtime()); err != nil {
+		klog.FromContext(ctx).V(2).Info("A CNI chain that may not have been run could not be undone", "network", a.Network.Namespace+"/"+a.Network.Name, "interface", a.InterfaceName(), "err", err)
+	}
+}
+
+// forget runs DEL from the cache, which it leaves once that has succeeded.
+func (c *Chain) forget(ctx context.Context, known *libcni.NetworkAttachment, netns string) error {
+	list, err := libcni.NetworkConfFromBytes(known.Config)
+	if err != nil {
+		return fmt.Errorf("cached CNI configuration of %s: %w", known.Network, err)
+	}
+	runtime := &libcni.RuntimeConf{ContainerID: known.ContainerID, NetNS: netns, IfName: known.IfName, Args: known.CniArgs, CapabilityArgs: known.CapabilityArgs}
+	if err := c.del(ctx, list, runtime); err != nil {
+		return fmt.Errorf("CNI chain %s could not be undone for %s: %w", known.Network, known.IfName, err)
+	}
+	return nil
+}
+
+// Collect undoes what the cache knows of and nobody else does any more: a reboot
+// takes the records of attachments away, and leaves what IPAM plugins keep on disk.
+// wanted is asked after the cache was read; a claim of "" is any of the sandbox's.
+func (c *Chain) Collect(ctx context.Context, wanted func(sandboxID string, claim apitypes.UID) (bool, error)) error {
+	attachments, err := c.cni.GetCachedAttachments("")
+	if err != nil {
+		return fmt.Errorf("cannot read the CNI cache: %w; check paths.cniCache", err)
 	}
 	var faults []error
 	for _, known := range attachments {
-		list, err := libcni.NetworkConfFromBytes(known.Config)
+		keep, err := wanted(known.ContainerID, claimOf(known))
 		if err != nil {
-			faults = append(faults, fmt.Errorf("cached CNI configuration of %s: %w", known.Network, err))
+			return err
+		}
+		if keep {
 			continue
 		}
-		runtime := &libcni.RuntimeConf{ContainerID: known.ContainerID, NetNS: netns, IfName: known.IfName, Args: known.CniArgs, CapabilityArgs: known.CapabilityArgs}
-		if err := c.del(ctx, list, runtime); err != nil {
-			faults = append(faults, fmt.Errorf("CNI chain %s could not be undone for %s: %w", known.Network, known.IfName, err))
-		}
+		klog.FromContext(ctx).Info("Undoing a CNI chain of a sandbox that is gone", "network", known.Network, "sandbox", known.ContainerID)
+		faults = append(faults, c.forget(ctx, known, ""))
 	}
 	return errors.Join(faults...)
-}
-
-func (a Attachment) runtime() *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{
-		ContainerID: a.SandboxID, NetNS: a.NetNS, IfName: a.Interface,
-		Args: [][2]string{
-			{"IgnoreUnknown", "1"},
-			{"K8S_POD_NAMESPACE", a.Pod.Namespace}, {"K8S_POD_NAME", a.Pod.Name},
-			{"K8S_POD_UID", string(a.Pod.UID)}, {"K8S_POD_INFRA_CONTAINER_ID", a.SandboxID},
-		},
-	}
-}
-
-// list is the chain with the moved device as the first plugin's prevResult:
-// from a chain's view, whoever moved the device was the plugin before it, and
-// plugins such as tuning and sbr take the interface from there.
-func (a Attachment) list() (*libcni.NetworkConfigList, error) {
-	list, err := libcni.NetworkConfFromBytes(a.Network.Config)
-	if err != nil {
-		return nil, fmt.Errorf("CNI configuration of NetworkAttachmentDefinition %s/%s: %w", a.Network.Namespace, a.Network.Name, err)
-	}
-	// prevResult for every command came with 0.4.0, and Result's present form with 1.0.0.
-	known, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0")
-	if err != nil {
-		return nil, fmt.Errorf("CNI version %q of NetworkAttachmentDefinition %s/%s: %w", list.CNIVersion, a.Network.Namespace, a.Network.Name, err)
-	}
-	if !known {
-		return list, nil
-	}
-	result, err := a.result().GetAsVersion(list.CNIVersion)
-	if err != nil {
-		return nil, fmt.Errorf("CNI version %s of NetworkAttachmentDefinition %s/%s: %w", list.CNIVersion, a.Network.Namespace, a.Network.Name, err)
-	}
-	raw, err := json.Marshal(result)
-	if err != nil {
-		return nil, err
-	}
-	var previous map[string]any
-	if err := json.Unmarshal(raw, &previous); err != nil {
-		return nil, err
-	}
-	list.Plugins[0], err = libcni.InjectConf(list.Plugins[0], map[string]any{"prevResult": previous})
-	return list, err
-}
-
-func (a Attachment) result() types.Result {
-	result := &current.Result{
-		CNIVersion: current.ImplementedSpecVersion,
-		Interfaces: []*current.Interface{{Name: a.Interface, Mac: a.MAC, Sandbox: a.NetNS}},
-	}
-	for _, prefix := range a.Addresses {
-		address := net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
-		result.IPs = append(result.IPs, &current.IPConfig{Interface: ptr.To(0), Address: address})
-	}
-	return result
 }

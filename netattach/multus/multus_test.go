@@ -30,11 +30,11 @@ func (d definitions) Get(_ context.Context, namespace, name string) (*nadv1.Netw
 func TestResolvePutsTheDeviceIntoEveryPlugin(t *testing.T) {
 	for name, test := range map[string]struct{ config, want, fails string }{
 		"one plugin": {`{"cniVersion":"1.0.0","name":"rail","type":"tuning"}`,
-			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"cniVersion":"1.0.0","deviceID":"0000:18:00.0","name":"rail","type":"tuning"}]}`, ""},
+			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"cniVersion":"1.0.0","deviceID":"0000:18:00.0","name":"rail","pciBusID":"0000:18:00.0","type":"tuning"}]}`, ""},
 		"a list": {`{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"tuning"},{"type":"sbr","deviceID":"old"}]}`,
-			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"deviceID":"0000:18:00.0","type":"tuning"},{"deviceID":"0000:18:00.0","type":"sbr"}]}`, ""},
+			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"deviceID":"0000:18:00.0","pciBusID":"0000:18:00.0","type":"tuning"},{"deviceID":"0000:18:00.0","pciBusID":"0000:18:00.0","type":"sbr"}]}`, ""},
 		"no name": {`{"cniVersion":"1.0.0","plugins":[{"type":"tuning"}]}`,
-			`{"cniVersion":"1.0.0","name":"net","plugins":[{"deviceID":"0000:18:00.0","type":"tuning"}]}`, ""},
+			`{"cniVersion":"1.0.0","name":"net","plugins":[{"deviceID":"0000:18:00.0","pciBusID":"0000:18:00.0","type":"tuning"}]}`, ""},
 		"no config":             {``, "", "has no spec.config"},
 		"not JSON":              {`{`, "", "is not a CNI configuration"},
 		"null":                  {`null`, "", "is not a CNI configuration"},
@@ -44,7 +44,7 @@ func TestResolvePutsTheDeviceIntoEveryPlugin(t *testing.T) {
 		"no plugins":            {`{"name":"a","plugins":[]}`, "", "is not a CNI configuration"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			intent, err := Resolve(context.Background(), definitions{"ns/net": test.config}, "ns", "net", "0000:18:00.0")
+			intent, err := Resolve(context.Background(), definitions{"ns/net": test.config}, wanted("net"), "0000:18:00.0")
 			if test.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), test.fails) || !strings.Contains(err.Error(), "ns/net") {
 					t.Fatalf("error does not say %q and the definition: %v", test.fails, err)
@@ -59,7 +59,7 @@ func TestResolvePutsTheDeviceIntoEveryPlugin(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Resolve(context.Background(), definitions{}, "ns", "net", ""); err == nil || !strings.Contains(err.Error(), "ns/net") {
+	if _, err := Resolve(context.Background(), definitions{}, wanted("net"), ""); err == nil || !strings.Contains(err.Error(), "ns/net") {
 		t.Errorf("a definition that is not there: %v", err)
 	}
 }
@@ -111,13 +111,28 @@ func who(list []call) string {
 
 func attachment(t *testing.T) Attachment {
 	t.Helper()
-	intent, err := Resolve(context.Background(), definitions{"ns/net": `{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"first"},{"type":"second"}]}`}, "ns", "net", "0000:18:00.0")
+	return attachmentOf(t, `{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"first"},{"type":"second"}]}`, wanted("net"))
+}
+
+func wanted(name string) netattach.NetworkIntent {
+	return netattach.NetworkIntent{Namespace: "ns", Name: name}
+}
+
+func attachmentOf(t *testing.T, config string, network netattach.NetworkIntent) Attachment {
+	t.Helper()
+	intent, err := Resolve(context.Background(), definitions{"ns/" + network.Name: config}, network, "0000:18:00.0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Attachment{SandboxID: "sandbox1", NetNS: "/proc/self/ns/net", Interface: "net1", MAC: "02:00:00:00:00:01",
+	return Attachment{SandboxID: "sandbox1", Claim: "claim1", DeviceID: "0000:18:00.0", NetNS: "/proc/self/ns/net", Interface: "net1", MAC: "02:00:00:00:00:01",
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.5/24")}, Network: intent,
 		Pod: netattach.PodReference{UID: "u", Namespace: "ns", Name: "p"}}
+}
+
+// gone is the attachment once its namespace is.
+func gone(a Attachment) Attachment {
+	a.NetNS = ""
+	return a
 }
 
 func TestChainIsAddedAndDeletedFromTheCache(t *testing.T) {
@@ -127,13 +142,13 @@ func TestChainIsAddedAndDeletedFromTheCache(t *testing.T) {
 	ctx := context.Background()
 	cfg := Config{Bin: []string{bin}, Cache: cache}
 	for range 2 { // the second call finds the work done
-		if err := New(cfg).Add(ctx, attachment(t)); err != nil {
+		if _, err := New(cfg).Add(ctx, attachment(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// A new process knows nothing but the cache.
-	for range 2 {
-		if err := New(cfg).Del(ctx, "sandbox1", ""); err != nil {
+	// A new process knows nothing but the cache, which is empty afterwards.
+	{
+		if err := New(cfg).Del(ctx, gone(attachment(t))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +177,7 @@ func TestFailedAddIsDeleted(t *testing.T) {
 	plugin(t, bin, "first", "", log)
 	plugin(t, bin, "second", "ADD", log)
 	chain := New(Config{Bin: []string{bin}, Cache: cache})
-	err := chain.Add(context.Background(), attachment(t))
+	_, err := chain.Add(context.Background(), attachment(t))
 	if err == nil || !strings.Contains(err.Error(), "ns/net") || !strings.Contains(err.Error(), "no luck") {
 		t.Errorf("error does not name the definition and the plugin's words: %v", err)
 	}
@@ -175,15 +190,15 @@ func TestFailedAddIsDeleted(t *testing.T) {
 func TestPluginThatHangsIsGivenUp(t *testing.T) {
 	const hangs = "#!/bin/sh\nsleep 60\n"
 	for command, run := range map[string]func(*Chain) error{
-		"ADD": func(c *Chain) error { return c.Add(context.Background(), attachment(t)) },
-		"DEL": func(c *Chain) error { return c.Del(context.Background(), "sandbox1", "") },
+		"ADD": func(c *Chain) error { _, err := c.Add(context.Background(), attachment(t)); return err },
+		"DEL": func(c *Chain) error { return c.Del(context.Background(), gone(attachment(t))) },
 	} {
 		t.Run(command, func(t *testing.T) {
 			bin, cache, log := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "log")
 			plugin(t, bin, "first", "", log)
 			plugin(t, bin, "second", "", log)
 			if command == "DEL" {
-				if err := New(Config{Bin: []string{bin}, Cache: cache}).Add(context.Background(), attachment(t)); err != nil {
+				if _, err := New(Config{Bin: []string{bin}, Cache: cache}).Add(context.Background(), attachment(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -206,7 +221,7 @@ func TestAddThatIsCutShortIsDeleted(t *testing.T) {
 	plugin(t, bin, "second", "", log)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := New(Config{Bin: []string{bin}, Cache: cache}).Add(ctx, attachment(t)); err == nil {
+	if _, err := New(Config{Bin: []string{bin}, Cache: cache}).Add(ctx, attachment(t)); err == nil {
 		t.Error("it is said to be done")
 	}
 	if got, want := who(calls(t, log)), "second DEL, first DEL"; got != want {
@@ -217,7 +232,7 @@ func TestAddThatIsCutShortIsDeleted(t *testing.T) {
 func TestVersionThatIsNoneIsNamed(t *testing.T) {
 	unversioned := attachment(t)
 	unversioned.Network.Config = []byte(strings.Replace(string(unversioned.Network.Config), "1.0.0", "one", 1))
-	err := New(Config{Bin: []string{t.TempDir()}, Cache: t.TempDir()}).Add(context.Background(), unversioned)
+	_, err := New(Config{Bin: []string{t.TempDir()}, Cache: t.TempDir()}).Add(context.Background(), unversioned)
 	if err == nil || !strings.Contains(err.Error(), `CNI version "one" of NetworkAttachmentDefinition ns/net`) {
 		t.Errorf("error does not name the version and its definition: %v", err)
 	}
@@ -225,7 +240,7 @@ func TestVersionThatIsNoneIsNamed(t *testing.T) {
 
 func TestMissingPluginIsNamed(t *testing.T) {
 	chain := New(Config{Bin: []string{t.TempDir()}, Cache: t.TempDir()})
-	if err := chain.Add(context.Background(), attachment(t)); err == nil || !strings.Contains(err.Error(), `"first"`) {
+	if _, err := chain.Add(context.Background(), attachment(t)); err == nil || !strings.Contains(err.Error(), `"first"`) {
 		t.Errorf("error does not name the plugin: %v", err)
 	}
 }

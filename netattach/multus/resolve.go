@@ -1,5 +1,6 @@
-// Package multus runs the CNI chain of a NetworkAttachmentDefinition for a
-// claimed network device.
+// Package multus runs the CNI chains of NetworkAttachmentDefinitions for a
+// claimed network device, as Multus would, and writes what a Multus reads that
+// does it itself.
 //
 // Resolve happens while a claim is prepared and talks to the API server; it
 // yields a plain NetworkIntent with the device ID in it. Chain runs it when the
@@ -11,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/containernetworking/cni/libcni"
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
@@ -23,26 +25,26 @@ type Definitions interface {
 	Get(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
 }
 
-// Resolve turns a definition into what Chain runs. deviceID, a PCI address, is
-// put into every plugin of the chain, as Multus does, because each may ask for
-// it (sriov, rdma, tuning).
-func Resolve(ctx context.Context, definitions Definitions, namespace, name, deviceID string) (netattach.NetworkIntent, error) {
+// Resolve completes what is wanted of a definition with its configuration, which
+// Chain runs. deviceID, a PCI address, is put into every plugin of the chain, as
+// Multus does, because each may ask for it (sriov, rdma, tuning).
+func Resolve(ctx context.Context, definitions Definitions, wanted netattach.NetworkIntent, deviceID string) (netattach.NetworkIntent, error) {
+	namespace, name := wanted.Namespace, wanted.Name
 	definition, err := definitions.Get(ctx, namespace, name)
 	if err != nil {
-		return netattach.NetworkIntent{}, fmt.Errorf("cannot get NetworkAttachmentDefinition %s/%s: %w; check that it exists in that namespace", namespace, name, err)
+		return wanted, fmt.Errorf("cannot get NetworkAttachmentDefinition %s/%s: %w; check that it exists in that namespace", namespace, name, err)
 	}
 	if definition.Spec.Config == "" {
-		return netattach.NetworkIntent{}, fmt.Errorf("NetworkAttachmentDefinition %s/%s has no spec.config; a chain that lies in a file of the node is not supported, put it into spec.config", namespace, name)
+		return wanted, fmt.Errorf("NetworkAttachmentDefinition %s/%s has no spec.config; a chain that lies in a file of the node is not supported, put it into spec.config", namespace, name)
 	}
-	config, err := withDevice([]byte(definition.Spec.Config), name, deviceID)
-	if err != nil {
-		return netattach.NetworkIntent{}, fmt.Errorf("NetworkAttachmentDefinition %s/%s: spec.config is not a CNI configuration: %w", namespace, name, err)
+	if wanted.Config, err = withDevice([]byte(definition.Spec.Config), name, deviceID); err != nil {
+		return wanted, fmt.Errorf("NetworkAttachmentDefinition %s/%s: spec.config is not a CNI configuration: %w", namespace, name, err)
 	}
-	return netattach.NetworkIntent{Namespace: namespace, Name: name, Config: config}, nil
+	return wanted, checkWishes(wanted)
 }
 
 // withDevice makes a list of a single plugin's configuration, names it and
-// gives each plugin the device ID.
+// gives each plugin the device ID, under both names that plugins know.
 func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 	var list map[string]any
 	if err := json.Unmarshal(config, &list); err != nil {
@@ -51,7 +53,7 @@ func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 	if list == nil {
 		return nil, fmt.Errorf("it is null")
 	}
-	if list["name"] == nil {
+	if list["name"] == nil || list["name"] == "" {
 		list["name"] = name
 	}
 	if _, isList := list["plugins"]; !isList {
@@ -69,7 +71,7 @@ func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 		if !ok {
 			return nil, fmt.Errorf("plugins[%d] is not an object", i)
 		}
-		fields["deviceID"] = deviceID
+		fields["deviceID"], fields["pciBusID"] = deviceID, deviceID
 	}
 	written, err := json.Marshal(list)
 	if err != nil {
@@ -77,4 +79,46 @@ func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 	}
 	_, err = libcni.NetworkConfFromBytes(written)
 	return written, err
+}
+
+// checkWishes refuses what the chain would not heed. libcni hands a wish to the
+// plugins that declare the capability, and where none does to nobody (CNI
+// conventions, "Dynamic Plugin specific fields"), without a word.
+func checkWishes(network netattach.NetworkIntent) error {
+	list, err := libcni.NetworkConfFromBytes(network.Config)
+	if err != nil {
+		return err
+	}
+	for _, wish := range []struct {
+		capability string
+		made       bool
+	}{{"ips", len(network.IPs) > 0}, {"mac", network.MAC != ""}} {
+		declares := func(plugin *libcni.PluginConfig) bool { return plugin.Network.Capabilities[wish.capability] }
+		if wish.made && !slices.ContainsFunc(list.Plugins, declares) {
+			return fmt.Errorf("NetworkAttachmentDefinition %s/%s has no plugin with the capability %q, so the chain would not heed the %s that the NICConfig asks for; add \"capabilities\": {%q: true} to the plugin in spec.config that assigns it, or leave it out of the NICConfig", network.Namespace, network.Name, wish.capability, wish.capability, wish.capability)
+		}
+	}
+	if Brings(network) && network.Interface != "" {
+		return fmt.Errorf("NetworkAttachmentDefinition %s/%s begins with plugin %s, which takes the device itself into the pod; name the interface by interfaceName of the NICConfig, not of the network", network.Namespace, network.Name, list.Plugins[0].Network.Type)
+	}
+	return nil
+}
+
+// Brings reports whether the chain takes the device from the host itself, rather
+// than work upon it in the pod.
+func Brings(network netattach.NetworkIntent) bool {
+	list, err := libcni.NetworkConfFromBytes(network.Config)
+	if err != nil || len(list.Plugins) == 0 {
+		return false // what is wrong is said when it is run
+	}
+	return slices.Contains([]string{"host-device", "sriov", "ib-sriov", "accelerated-bridge"}, list.Plugins[0].Network.Type)
+}
+
+// NetworkName is the name by which the chain's plugins know the network.
+func NetworkName(network netattach.NetworkIntent) string {
+	list, err := libcni.NetworkConfFromBytes(network.Config)
+	if err != nil {
+		return network.Name
+	}
+	return list.Name
 }

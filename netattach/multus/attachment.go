@@ -1,0 +1,190 @@
+package multus
+
+// One run of one chain: in CNI's terms, what identifies it and what its plugins
+// are told. CNI takes a network's name, a container and an interface for one
+// attachment. Whose it is is told too, so that of two claims of one pod each takes
+// back its own.
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+	apitypes "k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// ownerArgument is the CNI argument that says whose attachment it is. Plugins skip
+// what they do not know, because IgnoreUnknown comes first.
+const ownerArgument = "HOSTLER_OWNER"
+
+// Attachment is one run of one chain.
+type Attachment struct {
+	SandboxID string
+	// NetNS is a path; empty on DEL if the namespace is gone.
+	NetNS string
+	Claim apitypes.UID
+	Pod   netattach.PodReference
+	// DeviceID is the device's PCI address.
+	DeviceID string
+	// Interface, MAC and Addresses are the device as it is in the pod already; of one
+	// that the chain brings, the interface is its name to be.
+	Interface string
+	MAC       string
+	Addresses []netip.Prefix
+	Network   netattach.NetworkIntent
+	// Begun says that an earlier ADD was begun; where the cache does not know of it,
+	// because it failed or was cut short, nobody knows how far it came.
+	Begun bool
+}
+
+// InterfaceName is the CNI_IFNAME: what the chain makes, or else what it works upon.
+func (a Attachment) InterfaceName() string {
+	if a.Network.Interface != "" {
+		return a.Network.Interface
+	}
+	return a.Interface
+}
+
+// worksOnDevice says that the device is there and is what the chain is about.
+func (a Attachment) worksOnDevice() bool {
+	return a.InterfaceName() == a.Interface && !Brings(a.Network)
+}
+
+func (a Attachment) String() string {
+	return fmt.Sprintf("NetworkAttachmentDefinition %s/%s", a.Network.Namespace, a.Network.Name)
+}
+
+// owner is the claim, and the network of it.
+func (a Attachment) owner() string {
+	return fmt.Sprintf("%s/%s/%s", a.Claim, a.Network.Namespace, a.Network.Name)
+}
+
+// owns is true, too, of what an agent attached that did not say for whom.
+func (a Attachment) owns(known *libcni.NetworkAttachment) bool {
+	owner := ownerOf(known)
+	return owner == "" || owner == a.owner()
+}
+
+func ownerOf(known *libcni.NetworkAttachment) string {
+	for _, argument := range known.CniArgs {
+		if argument[0] == ownerArgument {
+			return argument[1]
+		}
+	}
+	return ""
+}
+
+// claimOf is "" for what an agent attached that did not say for whom.
+func claimOf(known *libcni.NetworkAttachment) apitypes.UID {
+	claim, _, _ := strings.Cut(ownerOf(known), "/")
+	return apitypes.UID(claim)
+}
+
+// runtime tells plugins of the pod in the words of Multus.
+func (a Attachment) runtime() *libcni.RuntimeConf {
+	capabilities := map[string]any{"deviceID": a.DeviceID}
+	if len(a.Network.IPs) > 0 {
+		var ips []string
+		for _, prefix := range a.Network.IPs {
+			ips = append(ips, prefix.String())
+		}
+		capabilities["ips"] = ips
+	}
+	if a.Network.MAC != "" {
+		capabilities["mac"] = a.Network.MAC
+	}
+	return &libcni.RuntimeConf{
+		ContainerID: a.SandboxID, NetNS: a.NetNS, IfName: a.InterfaceName(), CapabilityArgs: capabilities,
+		Args: [][2]string{
+			{"IgnoreUnknown", "1"},
+			{"K8S_POD_NAMESPACE", a.Pod.Namespace}, {"K8S_POD_NAME", a.Pod.Name},
+			{"K8S_POD_UID", string(a.Pod.UID)}, {"K8S_POD_INFRA_CONTAINER_ID", a.SandboxID},
+			{ownerArgument, a.owner()},
+		},
+	}
+}
+
+// list is the chain. If it works upon the moved device, that is its first plugin's
+// prevResult: from a chain's view, whoever moved the device was the plugin before
+// it, and plugins such as tuning and sbr take the interface from there.
+func (a Attachment) list() (*libcni.NetworkConfigList, error) {
+	list, err := libcni.NetworkConfFromBytes(a.Network.Config)
+	if err != nil {
+		return nil, fmt.Errorf("CNI configuration of %s: %w", a, err)
+	}
+	// prevResult for every command came with 0.4.0, and Result's present form with 1.0.0.
+	known, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0")
+	if err != nil {
+		return nil, fmt.Errorf("CNI version %q of %s: %w", list.CNIVersion, a, err)
+	}
+	if !known || !a.worksOnDevice() {
+		return list, nil
+	}
+	result, err := a.result().GetAsVersion(list.CNIVersion)
+	if err != nil {
+		return nil, fmt.Errorf("CNI version %s of %s: %w", list.CNIVersion, a, err)
+	}
+	raw, err := json.Marshal(result)
+	if err != nil {
+		return nil, err
+	}
+	var previous map[string]any
+	if err := json.Unmarshal(raw, &previous); err != nil {
+		return nil, err
+	}
+	list.Plugins[0], err = libcni.InjectConf(list.Plugins[0], map[string]any{"prevResult": previous})
+	return list, err
+}
+
+func (a Attachment) result() types.Result {
+	result := &current.Result{
+		CNIVersion: current.ImplementedSpecVersion,
+		Interfaces: []*current.Interface{{Name: a.Interface, Mac: a.MAC, Sandbox: a.NetNS}},
+	}
+	for _, prefix := range a.Addresses {
+		address := net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
+		result.IPs = append(result.IPs, &current.IPConfig{Interface: ptr.To(0), Address: address})
+	}
+	return result
+}
+
+// state reads what the chain answered about the interface. An address belongs to the
+// interface that it points to, or to the only one there is a question about (CNI
+// specification, "ips": interface is optional).
+func (a Attachment) state(answer types.Result) (netattach.NetworkState, error) {
+	state := netattach.NetworkState{Namespace: a.Network.Namespace, Name: a.Network.Name, Interface: a.InterfaceName()}
+	if answer == nil {
+		return state, nil
+	}
+	result, err := current.NewResultFromResult(answer)
+	if err != nil {
+		return state, fmt.Errorf("result of the CNI chain of %s: %w", a, err)
+	}
+	at := -1
+	for i, one := range result.Interfaces {
+		if one != nil && one.Sandbox != "" && one.Name == state.Interface {
+			at, state.MAC = i, one.Mac
+		}
+	}
+	for _, ip := range result.IPs {
+		if ip == nil || ip.Interface != nil && *ip.Interface != at {
+			continue
+		}
+		address, ok := netip.AddrFromSlice(ip.Address.IP)
+		bits, _ := ip.Address.Mask.Size()
+		if ok {
+			state.Addresses = append(state.Addresses, netip.PrefixFrom(address.Unmap(), bits))
+		}
+	}
+	state.NameServers = result.DNS.Nameservers
+	return state, nil
+}

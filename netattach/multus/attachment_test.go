@@ -1,0 +1,251 @@
+package multus
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	apitypes "k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// bed is a chain of two scripted plugins and what they wrote down.
+type bed struct {
+	*Chain
+	cache, log string
+}
+
+func newBed(t *testing.T, failing string) bed {
+	t.Helper()
+	b := bed{cache: t.TempDir(), log: filepath.Join(t.TempDir(), "log")}
+	bin := t.TempDir()
+	plugin(t, bin, "first", "", b.log)
+	plugin(t, bin, "second", failing, b.log)
+	b.Chain = New(Config{Bin: []string{bin}, Cache: b.cache})
+	return b
+}
+
+func (b bed) add(t *testing.T, a Attachment) netattach.NetworkState {
+	t.Helper()
+	state, err := b.Add(context.Background(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+const two = `{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"first"},{"type":"second"}]}`
+
+func TestWishesReachThePluginsThatDeclareThem(t *testing.T) {
+	network := wanted("net")
+	network.IPs, network.MAC, network.Interface = []netip.Prefix{netip.MustParsePrefix("10.9.0.4/24")}, "02:00:00:00:00:09", "mv0"
+	a := attachmentOf(t, `{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"first","capabilities":{"ips":true,"mac":true}},{"type":"second","capabilities":{"deviceID":true}}]}`, network)
+	b := newBed(t, "")
+	b.add(t, a)
+	got := calls(t, b.log)
+	first, _ := got[0].input["runtimeConfig"].(map[string]any)
+	second, _ := got[1].input["runtimeConfig"].(map[string]any)
+	if ips, _ := first["ips"].([]any); len(ips) != 1 || ips[0] != "10.9.0.4/24" || first["mac"] != "02:00:00:00:00:09" {
+		t.Errorf("the plugin with capabilities ips and mac was told %v", first)
+	}
+	if second["deviceID"] != "0000:18:00.0" || second["ips"] != nil {
+		t.Errorf("the plugin with capability deviceID was told %v", second)
+	}
+	if got[0].input["prevResult"] != nil {
+		t.Errorf("a chain that makes an interface was told of the device as its prevResult: %v", got[0].input["prevResult"])
+	}
+	raw, err := os.ReadFile(b.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(string(raw), "first ADD mv0 ") {
+		t.Errorf("the interface is not the one that was asked for: %s", raw)
+	}
+}
+
+func TestWishesThatNobodyWouldHeedAreRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		wish   func(*netattach.NetworkIntent)
+		config string
+		says   string
+	}{
+		"addresses": {func(n *netattach.NetworkIntent) { n.IPs = []netip.Prefix{netip.MustParsePrefix("10.9.0.4/24")} }, two, `capability "ips"`},
+		"a hardware address, which only another capability is declared for": {func(n *netattach.NetworkIntent) { n.MAC = "02:00:00:00:00:09" },
+			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"first","capabilities":{"ips":true,"mac":false}}]}`, `capability "mac"`},
+		"a name for a device that the chain takes itself": {func(n *netattach.NetworkIntent) { n.Interface = "net7" },
+			`{"cniVersion":"1.0.0","name":"rail","type":"host-device"}`, "host-device"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			network := wanted("net")
+			test.wish(&network)
+			_, err := Resolve(context.Background(), definitions{"ns/net": test.config}, network, "0000:18:00.0")
+			if err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), "ns/net") {
+				t.Errorf("got %v, want an error that names ns/net and says %q", err, test.says)
+			}
+		})
+	}
+}
+
+// A pod's two claims are two claims: what one takes back is not the other's.
+func TestClaimsOfOnePodAreUndoneApart(t *testing.T) {
+	b := newBed(t, "")
+	mine, theirs := attachment(t), attachment(t)
+	theirs.Claim, theirs.Interface = "claim2", "net2"
+	b.add(t, mine)
+	b.add(t, theirs)
+	if err := b.Del(context.Background(), mine); err != nil {
+		t.Fatal(err)
+	}
+	left, err := b.cni.GetCachedAttachments("sandbox1")
+	if err != nil || len(left) != 1 || left[0].IfName != "net2" {
+		t.Errorf("left in the cache: %v, %v; want the other claim's alone", left, err)
+	}
+}
+
+// Networks that plugins could not tell apart are refused before a plugin is run, and
+// undoing the second leaves the first alone.
+func TestNetworksOfOneNameAndInterfaceAreRefused(t *testing.T) {
+	for name, second := range map[string]func(*Attachment){
+		"of two claims":      func(a *Attachment) { a.Claim = "claim2" },
+		"of two definitions": func(a *Attachment) { a.Network.Name = "other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, "")
+			b.add(t, attachment(t))
+			other := attachment(t)
+			second(&other)
+			if _, err := b.Add(context.Background(), other); err == nil || !strings.Contains(err.Error(), "interfaceName") {
+				t.Errorf("got %v, want a refusal that says what to do", err)
+			}
+			if err := b.Del(context.Background(), other); err != nil {
+				t.Error(err)
+			}
+			if got, want := who(calls(t, b.log)), "first ADD, second ADD"; got != want {
+				t.Errorf("calls were %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// The path by which a sandbox's namespace is known depends on the door.
+func TestAddedAgainByAnotherPathIsNotAddedTwice(t *testing.T) {
+	b := newBed(t, "")
+	b.add(t, attachment(t))
+	again := attachment(t)
+	again.NetNS = "/proc/1/fd/9"
+	state := b.add(t, again)
+	if got, want := who(calls(t, b.log)), "first ADD, second ADD"; got != want {
+		t.Errorf("calls were %s, want %s", got, want)
+	}
+	if state.Interface != "net1" {
+		t.Errorf("the second call says %+v", state)
+	}
+}
+
+// An agent that was killed in the middle of ADD left nothing in the cache.
+func TestWhatWasCutShortIsDeleted(t *testing.T) {
+	b, begun := newBed(t, ""), attachment(t)
+	begun.Begun = true
+	if err := b.Del(context.Background(), begun); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := who(calls(t, b.log)), "second DEL, first DEL"; got != want {
+		t.Errorf("calls were %s, want %s", got, want)
+	}
+	again := newBed(t, "")
+	again.add(t, begun)
+	if got, want := who(calls(t, again.log)), "second DEL, first DEL, first ADD, second ADD"; got != want {
+		t.Errorf("to add it again, calls were %s, want %s", got, want)
+	}
+	failing := newBed(t, "DEL")
+	if err := failing.Del(context.Background(), begun); err != nil {
+		t.Errorf("what may never have been added holds everything up: %v", err)
+	}
+}
+
+func TestWhatWasNeverBegunIsLeftAlone(t *testing.T) {
+	b := newBed(t, "")
+	if err := b.Del(context.Background(), attachment(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(b.log); err == nil {
+		t.Errorf("plugins were run: %s", who(calls(t, b.log)))
+	}
+}
+
+func TestLeftoversAreCollected(t *testing.T) {
+	b := newBed(t, "")
+	for _, claim := range []apitypes.UID{"claim1", "claim2"} {
+		a := attachment(t)
+		a.Claim, a.Interface = claim, string(claim)
+		b.add(t, a)
+	}
+	if err := b.Collect(context.Background(), func(sandbox string, claim apitypes.UID) (bool, error) {
+		return sandbox == "sandbox1" && claim == "claim2", nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	left, err := b.cni.GetCachedAttachments("")
+	if err != nil || len(left) != 1 || left[0].IfName != "claim2" {
+		t.Errorf("left in the cache: %v, %v; want the wanted one alone", left, err)
+	}
+}
+
+// Every address of a result goes to the interface that it is of, whatever else is in there.
+func TestStateHasTheAddressesOfItsInterface(t *testing.T) {
+	a := attachment(t)
+	rapid.Check(t, func(t *rapid.T) {
+		names := []string{"net1", "other", "veth0"}
+		result := &current.Result{CNIVersion: "1.0.0"}
+		at := -1
+		for i, name := range rapid.Permutation(names).Draw(t, "order") {
+			one := &current.Interface{Name: name, Mac: "02:00:00:00:00:0" + string(rune('0'+i)), Sandbox: "/ns"}
+			if name == "veth0" {
+				one.Sandbox = ""
+			}
+			if name == "net1" {
+				at = i
+			}
+			result.Interfaces = append(result.Interfaces, one)
+		}
+		var want []netip.Prefix
+		for i := range rapid.IntRange(0, 6).Draw(t, "addresses") {
+			prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 24)
+			ip := &current.IPConfig{Address: ipNet(prefix)}
+			if owner := rapid.IntRange(-1, 2).Draw(t, "owner"); owner >= 0 {
+				ip.Interface = &owner
+			}
+			if ip.Interface == nil || *ip.Interface == at {
+				want = append(want, prefix)
+			}
+			result.IPs = append(result.IPs, ip)
+		}
+		state, err := a.state(result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(state.Addresses, want) || state.MAC != result.Interfaces[at].Mac {
+			t.Errorf("%v of %v has %+v, want %v", at, result, state, want)
+		}
+	})
+}
+
+func ipNet(prefix netip.Prefix) net.IPNet {
+	return net.IPNet{IP: prefix.Addr().AsSlice(), Mask: []byte{255, 255, 255, 0}}
+}
+
+func TestNameServersAreTold(t *testing.T) {
+	state, err := attachment(t).state(&current.Result{CNIVersion: "1.0.0", DNS: types.DNS{Nameservers: []string{"192.0.2.53"}}})
+	if err != nil || !slices.Equal(state.NameServers, []string{"192.0.2.53"}) {
+		t.Errorf("got %+v, %v", state, err)
+	}
+}
