@@ -76,20 +76,26 @@ func (a *Attacher) Admit(ctx context.Context, container Container, descriptor in
 	return a.admitIdle(sandbox, namespace, claim)
 }
 
-// overpowered refuses a container that could undo the pod's egress scope: with
-// CAP_NET_ADMIN it could add interfaces and delete tables, with CAP_SYS_ADMIN
-// leave the network namespace. What this does not see are containers of the pod
-// that use no claim, sidecars for instance, because no hook runs for them: they
-// need an admission policy.
+// overpowered refuses a container that could undo the pod's egress scope, or the
+// bandwidth that its share of a NIC is held to: with CAP_NET_ADMIN it could add
+// interfaces and delete tables and queues, with CAP_SYS_ADMIN leave the network
+// namespace. What this does not see are containers of the pod that use no claim,
+// sidecars for instance, because no hook runs for them: they need an admission policy.
 func overpowered(container Container, intents []netattach.Intent) error {
 	for _, intent := range intents {
-		if intent.Egress == nil {
+		limits := ""
+		switch {
+		case intent.Egress != nil:
+			limits = "may reach"
+		case slices.ContainsFunc(intent.Devices, func(d netattach.DeviceIntent) bool { return d.Bandwidth > 0 }):
+			limits = "may send through a NIC that others share"
+		default:
 			continue
 		}
 		for _, capability := range []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} {
 			if slices.Contains(container.Capabilities, capability) {
 				pod := container.Sandbox.Pod
-				return fmt.Errorf("claim %s/%s limits what pod %s/%s may reach, and this container could undo that because it has %s; remove that from securityContext.capabilities (or \"privileged\"), or the claim from the pod", intent.ClaimNamespace, intent.ClaimName, pod.Namespace, pod.Name, capability)
+				return fmt.Errorf("claim %s/%s limits what pod %s/%s %s, and this container could undo that because it has %s; remove that from securityContext.capabilities (or \"privileged\"), or the claim from the pod", intent.ClaimNamespace, intent.ClaimName, pod.Namespace, pod.Name, limits, capability)
 			}
 		}
 	}

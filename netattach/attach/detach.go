@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/netattach/egress"
+	"github.com/hostler-dev/hostler/netattach/link"
 )
 
 // missingFor is how long a record outlives a device that was found nowhere. The
@@ -39,7 +40,7 @@ func (a *Attacher) Release(ctx context.Context, claim types.UID) error {
 
 // Reconcile compares records with the machine: records of an earlier boot and
 // of namespaces that are gone are dissolved, so are those of claims that are no
-// longer prepared; rules of living pods are mended where they drifted.
+// longer prepared; rules and limits of living pods are mended where they drifted.
 func (a *Attacher) Reconcile(ctx context.Context) error {
 	records, err := a.records.list()
 	if err != nil {
@@ -84,7 +85,15 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 		return a.dissolve(ctx, record)
 	}
 	defer namespace.Close()
-	if record.State != StateAttached || record.RulesetHash == "" {
+	if record.State != StateAttached {
+		return nil
+	}
+	for _, device := range record.Intent.Devices {
+		if err := link.Limit(namespace.descriptor, device); err != nil {
+			return fmt.Errorf("claim %s/%s: %w", record.Intent.ClaimNamespace, record.Intent.ClaimName, err)
+		}
+	}
+	if record.RulesetHash == "" {
 		return nil
 	}
 	intents, err := a.intents(record.Pod)

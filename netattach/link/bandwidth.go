@@ -51,7 +51,7 @@ func ifbName(device netattach.DeviceIntent) string { return "hb" + shareTag(devi
 // limit holds the child to its bandwidth in both directions. It is idempotent,
 // and reads back what the kernel made of it.
 func (s *space) limit(link netlink.Link, device netattach.DeviceIntent) error {
-	if device.Child == nil || device.Bandwidth == 0 || s.limited(link, device) == nil {
+	if s.limited(link, device) == nil {
 		return nil
 	}
 	err := s.setLimit(link, device)
@@ -116,8 +116,32 @@ func (s *space) arrivals(device netattach.DeviceIntent) (netlink.Link, error) {
 	return ifb, err
 }
 
-// limited returns nil if the kernel holds the child to its bandwidth.
+// Limit puts the limit of a child back that the pod has lost. A device that has none
+// is left alone, and so is a child that is gone.
+func Limit(pod int, device netattach.DeviceIntent) error {
+	if device.Child == nil || device.Bandwidth == 0 {
+		return nil
+	}
+	there, err := open(pod)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	link, err := there.find(device, device.PodIndex)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return there.limit(link, device)
+}
+
+// limited returns nil if the kernel holds the child to its bandwidth, or it has none.
 func (s *space) limited(link netlink.Link, device netattach.DeviceIntent) error {
+	if device.Child == nil || device.Bandwidth == 0 {
+		return nil
+	}
 	if err := s.hasBucket(link, device.Bandwidth); err != nil {
 		return err
 	}

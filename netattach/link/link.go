@@ -278,7 +278,8 @@ func (h *Host) Restore(ctx context.Context, device netattach.DeviceIntent) (bool
 	return true, here.restore(ctx, link, device)
 }
 
-// Present says whether the device is in the pod under its name.
+// Present says whether the device is in the pod under its name, and held to the
+// bandwidth that it has, if it has one.
 func Present(pod int, device netattach.DeviceIntent) (bool, error) {
 	there, err := open(pod)
 	if err != nil {
@@ -289,5 +290,5 @@ func Present(pod int, device netattach.DeviceIntent) (bool, error) {
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && link.Attrs().Name == device.PodName, err
+	return err == nil && link.Attrs().Name == device.PodName && there.limited(link, device) == nil, err
 }
