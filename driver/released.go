@@ -54,8 +54,10 @@ func gpuWords(device *claim.Device, rebooted bool) string {
 
 func nicWords(network *netattach.DeviceIntent, rebooted bool) string {
 	switch {
-	case network == nil:
+	case network == nil || !network.HasNetdev():
 		return "RDMA device"
+	case network.Child != nil:
+		return fmt.Sprintf("%s child of netdev %s, gone with its pods", network.Child.Kind, network.HostName)
 	case rebooted:
 		return fmt.Sprintf("netdev %s, at home since the machine's reboot", network.HostName)
 	default:

@@ -24,6 +24,8 @@ type HeldError struct {
 	Released bool
 	// Ending is why the other claim, which is over, could not be undone yet.
 	Ending string
+	// Mixed: both claims have shares of the NIC, by children that exclude each other.
+	Mixed bool
 }
 
 func (e *HeldError) Error() string {
@@ -32,6 +34,9 @@ func (e *HeldError) Error() string {
 	}
 	if e.Ending != "" {
 		return fmt.Sprintf("device %s is not free: device %s of claim %s/%s (%s), which is over, could not be taken back yet: %s; the agent tries again every few minutes and when asked, see its log", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder, e.Ending)
+	}
+	if e.Mixed {
+		return fmt.Sprintf("device %s is shared with claim %s/%s (%s) on this node: %v", e.Device, e.Namespace, e.Claim, e.Holder, errMixed)
 	}
 	if e.HeldDevice != e.Device {
 		return fmt.Sprintf("device %s shares hardware with device %s, which is held by claim %s/%s (%s) on this node; it is free once that claim's pod is gone", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
@@ -43,6 +48,9 @@ func (e *HeldError) Error() string {
 // it can. An entry that only replaces its former self, with other pods, holds
 // its devices already: what an earlier version let it have stays with it.
 func conflict(candidate *Entry, entries map[types.UID]*Entry) error {
+	if err := checkPods(candidate); err != nil {
+		return err
+	}
 	before := entries[candidate.ClaimUID]
 	holdsAlready := before != nil && before.BootID == candidate.BootID && slices.Equal(before.results(), candidate.results())
 	for _, other := range entries {
@@ -52,7 +60,14 @@ func conflict(candidate *Entry, entries map[types.UID]*Entry) error {
 		if held := collision(candidate, other); held != nil && !holdsAlready {
 			return held
 		}
-		if candidate.sharesPodWith(other) && (bypasses(candidate, other) || bypasses(other, candidate)) {
+		if !candidate.sharesPodWith(other) {
+			continue
+		}
+		if err := checkTogether(other, candidate); err != nil {
+			return fmt.Errorf("claims %s/%s and %s/%s are used by one pod: %w",
+				candidate.ClaimNamespace, candidate.ClaimName, other.ClaimNamespace, other.ClaimName, err)
+		}
+		if bypasses(candidate, other) || bypasses(other, candidate) {
 			return fmt.Errorf("claims %s/%s and %s/%s are used by one pod: %w",
 				candidate.ClaimNamespace, candidate.ClaimName, other.ClaimNamespace, other.ClaimName, errBypass)
 		}
@@ -66,7 +81,10 @@ func collision(candidate, other *Entry) *HeldError {
 		for j := range other.Devices {
 			mine, theirs := &candidate.Devices[i], &other.Devices[j]
 			if mine.exclusive() && theirs.exclusive() && mine.overlaps(theirs) {
-				return &HeldError{Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName, Released: other.Released, Ending: other.Ending}
+				return &HeldError{
+					Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName,
+					Released: other.Released, Ending: other.Ending, Mixed: mine.isBeside(theirs),
+				}
 			}
 		}
 	}

@@ -132,8 +132,21 @@ func (d *Device) sharesNIC(o *Device) bool {
 	if d.NIC == nil || o.NIC == nil {
 		return false
 	}
-	return d.NIC.Name == o.NIC.Name || d.NIC.Parent == o.NIC.Name || o.NIC.Parent == d.NIC.Name
+	if d.NIC.Name == o.NIC.Name {
+		return !d.isBeside(o) || mixes(d.Network.Child, o.Network.Child)
+	}
+	// A PF of which there are children has its VFs for itself, too, as the counters in
+	// its slice say: a VF can be set to see what its PF's children are sent.
+	return d.NIC.Parent == o.NIC.Name || o.NIC.Parent == d.NIC.Name
 }
+
+// isBeside says that the two devices are different shares of one NIC, each by a
+// child, so that neither takes the NIC from the other.
+func (d *Device) isBeside(o *Device) bool {
+	return d.isChild() && o.isChild() && d.NIC.Name == o.NIC.Name && d.share() != "" && o.share() != "" && d.share() != o.share()
+}
+
+func (d *Device) isChild() bool { return d.Network != nil && d.Network.Child != nil }
 
 // Intent is what the claim wants in the network namespaces of its pods.
 func (e *Entry) Intent() netattach.Intent {

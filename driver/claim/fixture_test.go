@@ -36,6 +36,8 @@ func machine() *topology.Snapshot {
 		return &topology.Link{Name: name, MAC: "02:00:00:00:00:0" + name[3:], MTU: 9000, Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}
 	}
 	rdma := &topology.RDMADevice{Name: "mlx5_0", CharDevices: []string{"/dev/infiniband/uverbs0"}}
+	infiniBand := *rdma
+	infiniBand.Ports = []topology.RDMAPort{{Port: 1, LinkLayer: "InfiniBand"}}
 	return &topology.Snapshot{
 		BootID: boot,
 		Driver: topology.Driver{State: topology.DriverReady, Version: "570.124.06"},
@@ -47,7 +49,7 @@ func machine() *topology.Snapshot {
 		NICs: []topology.NIC{
 			{Name: "nic-0000-18-00-0", Kind: topology.PF, Link: link("eth1"), RDMA: rdma, Placement: place("0000:18:00.0")},
 			{Name: "nic-0000-19-00-0", Kind: topology.PF, Link: link("eth2"), Placement: place("0000:19:00.0")},
-			{Name: "nic-0000-1a-00-0", Kind: topology.PF, RDMA: rdma, Placement: place("0000:1a:00.0")},
+			{Name: "nic-0000-1a-00-0", Kind: topology.PF, RDMA: &infiniBand, Placement: place("0000:1a:00.0")},
 			{Name: "nic-0000-1b-00-0", Kind: topology.PF, Placement: place("0000:1b:00.0")},
 			{Name: "nic-0000-1c-00-0", Kind: topology.PF, Link: link("eth0"), Uplink: "carries the default route", Placement: place("0000:1c:00.0")},
 			{Name: "nic-0000-1d-00-0", Kind: topology.PF, VFID: -1, NumVFs: 2, Link: link("eth3"), Placement: place("0000:1d:00.0")},

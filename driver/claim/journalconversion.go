@@ -78,7 +78,7 @@ func (r *record) oldestVersion() string {
 // oldestVersion is the oldest in which all of the entry can be said.
 func (e *Entry) oldestVersion() string {
 	for i := range e.Devices {
-		if e.Devices[i].VF != nil || e.Devices[i].VFIO != nil {
+		if device := &e.Devices[i]; device.VF != nil || device.VFIO != nil || !isInV1(device.Network) {
 			return version2
 		}
 	}
@@ -110,7 +110,8 @@ func fromV2(in *entryV2) *Entry {
 	}
 	out := newEntry(&in.claimV1, &in.endV1)
 	for i := range in.Devices {
-		device := deviceFromV1(&in.Devices[i].deviceV1)
+		device := hardwareFromV1(&in.Devices[i].hardwareV1)
+		device.Network = in.Devices[i].Network
 		if vf := in.Devices[i].VF; vf != nil {
 			device.VF = &VFChange{PF: vf.PF, Index: vf.Index, Wanted: vf.Wanted, Before: vf.Before, NetdevMAC: vf.NetdevMAC}
 		}
@@ -123,7 +124,7 @@ func fromV2(in *entryV2) *Entry {
 func toV2(in *Entry) *entryV2 {
 	out := &entryV2{claimV1: claimToV1(in), endV1: endToV1(in)}
 	for i := range in.Devices {
-		device := deviceV2{deviceV1: deviceToV1(&in.Devices[i]), VFIO: in.Devices[i].VFIO}
+		device := deviceV2{hardwareV1: hardwareToV1(&in.Devices[i]), Network: in.Devices[i].Network, VFIO: in.Devices[i].VFIO}
 		if vf := in.Devices[i].VF; vf != nil {
 			device.VF = &vfChangeV2{PF: vf.PF, Index: vf.Index, Wanted: vf.Wanted, Before: vf.Before, NetdevMAC: vf.NetdevMAC}
 		}
@@ -151,9 +152,19 @@ func endToV1(in *Entry) endV1 {
 }
 
 func deviceFromV1(in *deviceV1) Device {
+	out := hardwareFromV1(&in.hardwareV1)
+	out.Network = networkFromV1(in.Network)
+	return out
+}
+
+func deviceToV1(in *Device) deviceV1 {
+	return deviceV1{hardwareV1: hardwareToV1(in), Network: networkToV1(in.Network)}
+}
+
+func hardwareFromV1(in *hardwareV1) Device {
 	out := Device{
 		Request: in.Request, Pool: in.Pool, Name: in.Name, ShareID: in.ShareID, AdminAccess: in.AdminAccess,
-		GPU: in.GPU, Capabilities: in.Capabilities, NIC: in.NIC, RDMA: in.RDMA, Network: in.Network,
+		GPU: in.GPU, Capabilities: in.Capabilities, NIC: in.NIC, RDMA: in.RDMA,
 	}
 	if p := in.Partition; p != nil {
 		out.Partition = &Partition{Profile: p.Profile, ProfileID: p.ProfileID, Placement: p.Placement, Static: p.Static}
@@ -161,10 +172,10 @@ func deviceFromV1(in *deviceV1) Device {
 	return out
 }
 
-func deviceToV1(in *Device) deviceV1 {
-	out := deviceV1{
+func hardwareToV1(in *Device) hardwareV1 {
+	out := hardwareV1{
 		Request: in.Request, Pool: in.Pool, Name: in.Name, ShareID: in.ShareID, AdminAccess: in.AdminAccess,
-		GPU: in.GPU, Capabilities: in.Capabilities, NIC: in.NIC, RDMA: in.RDMA, Network: in.Network,
+		GPU: in.GPU, Capabilities: in.Capabilities, NIC: in.NIC, RDMA: in.RDMA,
 	}
 	if p := in.Partition; p != nil {
 		out.Partition = &partitionV1{Profile: p.Profile, ProfileID: p.ProfileID, Placement: p.Placement, Static: p.Static}

@@ -7,8 +7,8 @@
 // drops them when it writes, does no harm. Anything else is for the next version:
 // whoever cannot undo a claim must not take it for one that it can.
 //
-// Values of other packages (the network intent, the egress scope) are in all
-// versions as they are. The same rule holds for them, see TestFieldsOnDisk.
+// Values of other packages (the egress scope, and from version 2 on the network intent)
+// are in all versions as they are. The same rule holds for them, see TestFieldsOnDisk.
 
 package claim
 
@@ -71,17 +71,22 @@ type endV1 struct {
 }
 
 type deviceV1 struct {
-	Request      string                  `json:"request"`
-	Pool         string                  `json:"pool"`
-	Name         string                  `json:"name"`
-	ShareID      *types.UID              `json:"shareID,omitempty"`
-	AdminAccess  bool                    `json:"adminAccess,omitempty"`
-	GPU          *topology.GPU           `json:"gpu,omitempty"`
-	Capabilities []string                `json:"capabilities,omitempty"`
-	Partition    *partitionV1            `json:"partition,omitempty"`
-	NIC          *topology.NIC           `json:"nic,omitempty"`
-	RDMA         bool                    `json:"rdma,omitempty"`
-	Network      *netattach.DeviceIntent `json:"network,omitempty"`
+	hardwareV1 `json:",inline"`
+	Network    *networkV1 `json:"network,omitempty"`
+}
+
+// hardwareV1 is what comes before a device's network intent.
+type hardwareV1 struct {
+	Request      string        `json:"request"`
+	Pool         string        `json:"pool"`
+	Name         string        `json:"name"`
+	ShareID      *types.UID    `json:"shareID,omitempty"`
+	AdminAccess  bool          `json:"adminAccess,omitempty"`
+	GPU          *topology.GPU `json:"gpu,omitempty"`
+	Capabilities []string      `json:"capabilities,omitempty"`
+	Partition    *partitionV1  `json:"partition,omitempty"`
+	NIC          *topology.NIC `json:"nic,omitempty"`
+	RDMA         bool          `json:"rdma,omitempty"`
 }
 
 type partitionV1 struct {
@@ -97,7 +102,8 @@ type tombstoneV1 struct {
 }
 
 // journalV2 is version 2: devices may also be VFs with settings of their own, and
-// PCI functions that are bound to vfio-pci. Version 1 cannot take these back.
+// PCI functions that are bound to vfio-pci, and what pods get of NICs may be more than
+// netdevs with addresses: see journalnetwork.go. Version 1 cannot take these back.
 type journalV2 struct {
 	metav1.TypeMeta `json:",inline"`
 	Entries         []*entryV2    `json:"entries"`
@@ -114,9 +120,10 @@ type entryV2 struct {
 }
 
 type deviceV2 struct {
-	deviceV1 `json:",inline"`
-	VF       *vfChangeV2   `json:"vf,omitempty"`
-	VFIO     *vfio.Binding `json:"vfio,omitempty"`
+	hardwareV1 `json:",inline"`
+	Network    *netattach.DeviceIntent `json:"network,omitempty"`
+	VF         *vfChangeV2             `json:"vf,omitempty"`
+	VFIO       *vfio.Binding           `json:"vfio,omitempty"`
 }
 
 type vfChangeV2 struct {

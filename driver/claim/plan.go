@@ -93,7 +93,7 @@ func planResult(in PlanInput, entry *Entry, result *resourceapi.DeviceRequestAll
 	}
 	switch result.Pool {
 	case publish.GPUPool(in.NodeName), publish.NICPool(in.NodeName), publish.DevicePool(in.NodeName):
-		err = planHardware(in, &device, configs)
+		err = planHardware(in, &device, result, configs)
 	case publish.EgressPool(in.NodeName):
 		err = planEgress(in, entry, &device, configs)
 	default:
@@ -105,7 +105,7 @@ func planResult(in PlanInput, entry *Entry, result *resourceapi.DeviceRequestAll
 
 // planHardware goes by what the device is, which its name alone says: the pool
 // depends on how devices were offered when it was allocated.
-func planHardware(in PlanInput, device *Device, configs []given) error {
+func planHardware(in PlanInput, device *Device, result *resourceapi.DeviceRequestAllocationResult, configs []given) error {
 	found := lookup(in.Snapshot, in.Held, device.Name)
 	if found == (parts{}) {
 		return goneError(in, device)
@@ -119,7 +119,7 @@ func planHardware(in PlanInput, device *Device, configs []given) error {
 		}
 	}
 	if found.nic != nil {
-		return planNIC(in, device, found.nic, configs)
+		return planNIC(in, device, found.nic, result, configs)
 	}
 	return nil
 }
@@ -183,15 +183,8 @@ func checkWhole(entry *Entry) error {
 	if err := checkOverlaps(entry); err != nil {
 		return err
 	}
-	names := map[string]string{}
-	for _, device := range entry.Devices {
-		if device.Network == nil {
-			continue
-		}
-		if other, taken := names[device.Network.PodName]; taken {
-			return fmt.Errorf("NICs %s and %s would both be called %s in the pod; give each request an interfaceName of its own, and only to requests for one NIC", other, device.Name, device.Network.PodName)
-		}
-		names[device.Network.PodName] = device.Name
+	if err := errors.Join(checkTogether(entry), checkPods(entry)); err != nil {
+		return err
 	}
 	if bypasses(entry, entry) {
 		return errBypass
@@ -209,6 +202,8 @@ func checkOverlaps(entry *Entry) error {
 			same := first.Name == second.Name
 			switch {
 			case !first.overlaps(second):
+			case first.isBeside(second):
+				return fmt.Errorf("requests %q and %q have shares of NIC %s: %w", first.Request, second.Request, first.NIC.Name, errMixed)
 			case same && (first.NIC != nil || first.Partition != nil || first.VFIO != nil || second.VFIO != nil):
 				return fmt.Errorf("device %s is allocated to its requests %q and %q at once", first.Name, first.Request, second.Request)
 			case !same && first.exclusive() && second.exclusive():

@@ -129,7 +129,8 @@ func TestPlanOfNIC(t *testing.T) {
 		Devices: []netattach.DeviceIntent{{
 			Request: "r0", Pool: "node-a/nic", Device: "nic-0000-18-00-0", PCI: "0000:18:00.0",
 			HostName: "eth1", PodName: "net1", HostMAC: "02:00:00:00:00:01",
-			MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.5/24")},
+			RDMA: &netattach.RDMAIntent{Device: "mlx5_0", Mode: "Auto"},
+			MTU:  1500, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.5/24")},
 			Routes: []netattach.Route{
 				{Destination: netip.MustParsePrefix("10.2.0.0/16"), Gateway: netip.MustParseAddr("10.1.0.1")},
 				{Destination: netip.MustParsePrefix("10.3.0.0/16")},

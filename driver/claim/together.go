@@ -1,0 +1,106 @@
+// What the NICs of one pod would take from each other: names of interfaces, VRFs and
+// priorities of rules, which a network namespace has once each. They may be of one
+// claim or of two.
+
+package claim
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// together is what a pod's NICs have in its namespace, and whose it is.
+type together struct {
+	names, vrfs map[string]string
+	tables      map[string]uint32
+	priorities  map[uint32]string
+}
+
+// checkTogether refuses entries, all used by one pod, whose NICs cannot be in it at once.
+func checkTogether(entries ...*Entry) error {
+	pod := together{names: map[string]string{}, vrfs: map[string]string{}, tables: map[string]uint32{}, priorities: map[uint32]string{}}
+	for _, entry := range entries {
+		for i := range entry.Devices {
+			if network := entry.Devices[i].Network; network != nil {
+				if err := pod.add(entry.Devices[i].Name, network); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (t *together) add(device string, network *netattach.DeviceIntent) error {
+	names := []string{network.PodName}
+	for _, chain := range network.Networks {
+		names = append(names, chain.Interface)
+	}
+	for _, name := range names {
+		if name == "" { // the device's own, or one that only Multus knows
+			continue
+		}
+		if other, taken := t.names[name]; taken {
+			return fmt.Errorf("NICs %s and %s would both be called %s in the pod; give each request an interfaceName of its own, and only to requests for one NIC", other, device, name)
+		}
+		if other, taken := t.vrfs[name]; taken {
+			return sameAsVRF(name, other, device)
+		}
+		t.names[name] = device
+	}
+	for _, rule := range network.Rules {
+		if other, taken := t.priorities[rule.Priority]; taken {
+			return fmt.Errorf("NICs %s and %s both have a rule of priority %d for the pod, of which only one can be asked first; give each rule a priority of its own", other, device, rule.Priority)
+		}
+		t.priorities[rule.Priority] = device
+	}
+	return t.addVRF(device, network.VRF)
+}
+
+func (t *together) addVRF(device string, vrf *netattach.VRF) error {
+	if vrf == nil {
+		return nil
+	}
+	if other, taken := t.names[vrf.Name]; taken {
+		return sameAsVRF(vrf.Name, device, other)
+	}
+	if other, shared := t.vrfs[vrf.Name]; shared && t.tables[vrf.Name] != vrf.Table {
+		return fmt.Errorf("NICs %s and %s are for one VRF of the pod, %s, but by one its table is %d and by the other %d; name the same table, or two VRFs", other, device, vrf.Name, t.tables[vrf.Name], vrf.Table)
+	}
+	t.vrfs[vrf.Name], t.tables[vrf.Name] = device, vrf.Table
+	return nil
+}
+
+func sameAsVRF(name, ofVRF, ofInterface string) error {
+	return fmt.Errorf("%s would be the VRF of NIC %s in the pod and the interface of NIC %s; choose two names", name, ofVRF, ofInterface)
+}
+
+// checkPods refuses a claim by which several pods would have one address.
+func checkPods(entry *Entry) error {
+	if len(entry.Pods) < 2 {
+		return nil
+	}
+	for i := range entry.Devices {
+		network := entry.Devices[i].Network
+		if network == nil || network.Child == nil {
+			continue
+		}
+		fixed := len(network.Addresses) > 0 || network.HardwareAddress != ""
+		for _, chain := range network.Networks {
+			fixed = fixed || len(chain.IPs) > 0 || chain.MAC != ""
+		}
+		if fixed {
+			return fmt.Errorf("%d pods use the claim, each of which gets a child of NIC %s of its own, and all would have the addresses that the NICConfig sets; leave out addresses, hardwareAddress, and ips and mac of networks, or give each pod a claim of its own (a ResourceClaimTemplate)", len(entry.Pods), entry.Devices[i].Name)
+		}
+	}
+	return nil
+}
+
+var errMixed = errors.New("on one NIC the kernel has either macvlan children or ipvlan ones, and the latter all of one mode; set the mode that the others have, or ask for another NIC")
+
+// mixes says of two children of one NIC that they cannot be there at once.
+func mixes(a, b *netattach.ChildIntent) bool {
+	return a.Kind != b.Kind || a.Kind == "ipvlan" && a.Mode != b.Mode
+}
