@@ -37,9 +37,8 @@ type bed struct {
 	cluster *cluster.Cluster
 	node    cluster.Node
 	client  kubernetes.Interface
-	// parts are what partsOf calls of prepare spent their time on, nil if none was measured.
-	parts   []part
-	partsOf int
+	// accounts are where the time of what was measured went.
+	accounts []account
 }
 
 // up starts the cluster and installs the agent, with its defaults except for

@@ -67,6 +67,7 @@ func measurements() []measurement {
 		{"starting pods", []Result{{Name: "pod_start_added_p50", Unit: "ms", Budget: 100}}, true, measurePods},
 		{"the start of the agent", []Result{{Name: "start_to_slices", Unit: "ms", Budget: 300}}, true, measureStart},
 		{"a scope of 1,000 prefixes", []Result{{Name: "scope_1000_enforce", Unit: "ms", Budget: 5}}, false, measureEnforce},
+		{"attaching NICs", attachFigures(), false, measureAttach},
 		{"the scheduler's search for a GPU with its NIC", allocateFigures(), false, measureAllocate},
 		{"discovery of 16 PFs with 128 VFs each", []Result{{Name: "discover_2000", Unit: "ms", Budget: 1000}}, false, measureDiscover},
 	}
@@ -105,8 +106,8 @@ func run(ctx context.Context, o options) (err error) {
 	if err := WriteTable(os.Stdout, results); err != nil {
 		return err
 	}
-	if b.parts != nil {
-		if err := writeAccount(os.Stdout, b.parts, b.partsOf); err != nil {
+	for _, a := range b.accounts {
+		if err := a.write(os.Stdout); err != nil {
 			return err
 		}
 	}

@@ -83,15 +83,21 @@ func (c clock) plus(h *dto.Histogram) clock {
 
 func (c clock) minus(o clock) clock { return clock{c.count - o.count, c.sum - o.sum} }
 
-// part is one line of the account, in milliseconds per claim.
+// part is one line of an account, in milliseconds.
 type part struct {
-	name string
-	mean float64
+	name  string
+	spent float64
 }
 
-// account takes the calls of one claim each that were measured between two readings
+// account is where time goes; the last part is all of it.
+type account struct {
+	of    string
+	parts []part
+}
+
+// accountFor takes the calls of one claim each that were measured between two readings
 // apart. The parts add up to the calls' mean.
-func account(before, after *clocks, calls samples) []part {
+func accountFor(before, after *clocks, calls samples) account {
 	n := float64(len(calls))
 	all := 0.0
 	for _, call := range calls {
@@ -113,27 +119,27 @@ func account(before, after *clocks, calls samples) []part {
 	}
 	slices.SortStableFunc(parts, func(a, b part) int {
 		switch {
-		case a.mean > b.mean:
+		case a.spent > b.spent:
 			return -1
-		case a.mean < b.mean:
+		case a.spent < b.spent:
 			return 1
 		}
 		return 0
 	})
 	prepare := milliseconds(after.prepare.minus(before.prepare).sum) / n
-	return append(parts,
+	return account{fmt.Sprintf("one prepared claim, mean of %d calls", len(calls)), append(parts,
 		part{"the rest of the agent", prepare - counted},
 		part{"gRPC and the kubelet plugin library", all - prepare - fetched},
-		part{"all", all})
+		part{"all", all})}
 }
 
-func writeAccount(w io.Writer, parts []part, calls int) error {
-	fmt.Fprintf(w, "\nWhere the time of one prepared claim goes, mean of %d calls:\n", calls)
+func (a account) write(w io.Writer) error {
+	fmt.Fprintf(w, "\nWhere the time goes of %s:\n", a.of)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "ms\tshare\t\t")
-	all := parts[len(parts)-1].mean
-	for _, p := range parts {
-		fmt.Fprintf(table, "%.3f\t%.0f %%\t  %s\n", p.mean, 100*p.mean/all, p.name)
+	all := a.parts[len(a.parts)-1].spent
+	for _, p := range a.parts {
+		fmt.Fprintf(table, "%.3f\t%.0f %%\t  %s\n", p.spent, 100*p.spent/all, p.name)
 	}
 	return table.Flush()
 }

@@ -55,7 +55,8 @@ func TestAccountOfACall(t *testing.T) {
 	if after.prepare.count != 12 || after.steps["journal, undo"] != (clock{2, 9 * time.Second}) {
 		t.Errorf("read %+v", after)
 	}
-	parts := account(before, after, samples{6, 10})
+	told := accountFor(before, after, samples{6, 10})
+	parts := told.parts
 	// Two calls of 8 ms in the mean: in the agent 4 each, of which 2.5 are the journal's,
 	// after 2 for the fetch. What unprepare does between the calls is not theirs.
 	want := []part{
@@ -65,12 +66,12 @@ func TestAccountOfACall(t *testing.T) {
 		t.Fatalf("parts %v, want %v", parts, want)
 	}
 	for i := range want {
-		if parts[i].name != want[i].name || math.Abs(parts[i].mean-want[i].mean) > 1e-6 {
+		if parts[i].name != want[i].name || math.Abs(parts[i].spent-want[i].spent) > 1e-6 {
 			t.Errorf("part %d is %v, want %v", i, parts[i], want[i])
 		}
 	}
 	var text strings.Builder
-	if err := writeAccount(&text, parts, 2); err != nil {
+	if err := told.write(&text); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(text.String(), "2.500   31 %  journal, do\n") {

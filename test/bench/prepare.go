@@ -66,7 +66,7 @@ func measurePrepare(ctx context.Context, b *bed, results []*Result) (err error) 
 	if err != nil {
 		return err
 	}
-	b.parts, b.partsOf = account(before, after, one), len(one)
+	b.accounts = append(b.accounts, accountFor(before, after, one))
 	batch, batchFloor, err := p.batch(ctx)
 	if err != nil {
 		return err
