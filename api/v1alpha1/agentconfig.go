@@ -68,6 +68,8 @@ type PathsConfig struct {
 	CNIConfig string `json:"cniConfig,omitempty"`
 	// CNICache is where libcni keeps results for DEL. Default: /var/lib/hostler/cni.
 	CNICache string `json:"cniCache,omitempty"`
+	// DeviceInfo is where Multus looks for what is known of devices. Default: /var/run/k8s.cni.cncf.io/devinfo.
+	DeviceInfo string `json:"deviceInfo,omitempty"`
 }
 
 // DiscoveryConfig paces the observer.
@@ -92,11 +94,26 @@ type PublishConfig struct {
 	// device of type "pair". It puts GPUs and NICs into one pool, so drain the
 	// node before changing it. Default: false.
 	CompositeDevices bool `json:"compositeDevices,omitempty"`
+	// MultusResourceNames give NICs the resource names by which Multus finds them.
+	// The first entry that a NIC is in holds. Default: none, and Multus finds a NIC by the name of its claim.
+	MultusResourceNames []MultusResourceName `json:"multusResourceNames,omitempty"`
 	// SharedNICs lets several claims have one NIC, each with the bandwidth that it asks for
 	// and a macvlan or ipvlan child in its pod; who asks for no bandwidth gets the NIC
 	// alone. Only Ethernet NICs whose speed is known, and where the API server has the feature
 	// DRAConsumableCapacity. It takes effect for each NIC once no claim has it. Default: false.
 	SharedNICs bool `json:"sharedNICs,omitempty"`
+}
+
+// MultusResourceName is a resource name and the NICs that have it. An entry that
+// lists neither addresses nor interfaces is for all NICs.
+type MultusResourceName struct {
+	// ResourceName as in the annotation k8s.v1.cni.cncf.io/resourceName of
+	// NetworkAttachmentDefinitions, "example.com/rail", at most 64 characters.
+	ResourceName string `json:"resourceName"`
+	// PCIAddresses of NICs, "0000:18:00.0".
+	PCIAddresses []string `json:"pciAddresses,omitempty"`
+	// Interfaces by their names on the node; a PF's name stands for its VFs, too.
+	Interfaces []string `json:"interfaces,omitempty"`
 }
 
 // NUMANodeForm is a form of the attribute numaNode.

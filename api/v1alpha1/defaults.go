@@ -115,6 +115,7 @@ func setPathDefaults(paths *PathsConfig) {
 	set(&paths.CNIBin, "/opt/cni/bin")
 	set(&paths.CNIConfig, "/etc/cni/net.d")
 	set(&paths.CNICache, "/var/lib/hostler/cni")
+	set(&paths.DeviceInfo, "/var/run/k8s.cni.cncf.io/devinfo")
 }
 
 // set assigns value where nothing was written.

@@ -74,6 +74,7 @@ func ValidateAgentConfig(config *AgentConfig) field.ErrorList {
 	if offers := []PartitionOffer{PartitionsAll, PartitionsExisting}; !slices.Contains(offers, config.Publish.Partitions) {
 		faults = append(faults, field.NotSupported(field.NewPath("publish", "partitions"), config.Publish.Partitions, offers))
 	}
+	faults = append(faults, validateMultusResourceNames(config.Publish.MultusResourceNames, field.NewPath("publish", "multusResourceNames"))...)
 	faults = append(faults, atLeast(config.Metrics.Interval, 100*time.Millisecond, field.NewPath("metrics", "interval"))...)
 	faults = append(faults, atLeast(config.Health.PollInterval, 100*time.Millisecond, field.NewPath("health", "pollInterval"))...)
 	faults = append(faults, atLeast(config.Health.RecoveryHoldDown, 0, field.NewPath("health", "recoveryHoldDown"))...)
@@ -100,6 +101,7 @@ func validatePaths(paths *PathsConfig, at *field.Path) field.ErrorList {
 		{"cdi", paths.CDI}, {"state", paths.State}, {"run", paths.Run}, {"gate", paths.Gate}, {"cdiHook", paths.CDIHook},
 		{"kubeletPlugins", paths.KubeletPlugins}, {"kubeletRegistry", paths.KubeletRegistry},
 		{"kubeletPodResources", paths.KubeletPodResources}, {"nri", paths.NRI}, {"cniBin", paths.CNIBin}, {"cniConfig", paths.CNIConfig}, {"cniCache", paths.CNICache},
+		{"deviceInfo", paths.DeviceInfo},
 	} {
 		faults = append(faults, validatePath(entry.value, at.Child(entry.name))...)
 	}

@@ -92,6 +92,7 @@ func TestAgentConfigDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"paths.cniBin":              {config.Paths.CNIBin, "/opt/cni/bin"},
 		"paths.cniConfig":           {config.Paths.CNIConfig, "/etc/cni/net.d"},
 		"paths.cniCache":            {config.Paths.CNICache, "/var/lib/hostler/cni"},
+		"paths.deviceInfo":          {config.Paths.DeviceInfo, "/var/run/k8s.cni.cncf.io/devinfo"},
 		"discovery.pollInterval":    {config.Discovery.PollInterval.Duration, 30 * time.Second},
 		"discovery.callTimeout":     {config.Discovery.CallTimeout.Duration, 5 * time.Second},
 		"metrics.address":           {config.Metrics.Address, ":9484"},

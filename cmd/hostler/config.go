@@ -133,6 +133,8 @@ func wanted(t reflect.Type) string {
 		return "a duration, such as 300ms, 5s or 1m30s"
 	case t == reflect.TypeFor[*bool]():
 		return "true or false"
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+		return "a list in YAML, as the config file has it, in [ and ]"
 	case t.Kind() == reflect.Slice:
 		return "a list of whole numbers, such as 13,31"
 	}

@@ -114,23 +114,30 @@ func (c *Chain) cached(a Attachment, network string) (*libcni.NetworkAttachment,
 // it does not know but was begun. a.NetNS "" means that the namespace is gone, which
 // plugins must take (CNI specification, DEL).
 func (c *Chain) Del(ctx context.Context, a Attachment) error {
+	attachments, err := c.cni.GetCachedAttachments(a.SandboxID)
+	if err != nil {
+		return fmt.Errorf("cannot read the CNI cache for sandbox %s: %w; check paths.cniCache", a.SandboxID, err)
+	}
+	found := false
+	var faults []error
+	for _, known := range attachments {
+		if a.owns(known) && (ownerOf(known) == "" || known.IfName == a.InterfaceName()) {
+			found = true
+			faults = append(faults, c.forget(ctx, known, a.NetNS))
+		}
+	}
+	if found || !a.Begun {
+		return errors.Join(faults...)
+	}
 	list, err := a.list()
 	if err != nil {
 		return err
 	}
-	known, err := c.cached(a, list.Name)
-	if err != nil {
+	// If another network is in its place, its own ADD was refused for that.
+	if known, err := c.cached(a, list.Name); err != nil || known != nil {
 		return err
 	}
-	if known != nil && !a.owns(known) {
-		return nil // its own was refused for that
-	}
-	if known != nil {
-		return c.forget(ctx, known, a.NetNS)
-	}
-	if a.Begun {
-		c.deleteTraces(ctx, list, a)
-	}
+	c.deleteTraces(ctx, list, a)
 	return nil
 }
 
