@@ -104,8 +104,8 @@ func TestManyPodsThroughEightGPUs(t *testing.T) {
 		s.apply(claim(fmt.Sprintf("shared-%d", i), requests(request("gpu", oneGPU))))
 	}
 
-	s.churn("calm", pods, before, nil)
-	s.churn("rough", pods, before, map[int]func(){
+	s.churn("calm", pods, churnKinds(), before, nil)
+	s.churn("rough", pods, churnKinds(), before, map[int]func(){
 		pods * 1 / 8: s.killAgent, pods * 3 / 8: s.killAgent, pods * 5 / 8: s.killAgent,
 		pods * 7 / 8: func() { must(t, testbed.RestartRuntime(s.ctx, s.node.Name)) },
 	})
@@ -114,11 +114,11 @@ func TestManyPodsThroughEightGPUs(t *testing.T) {
 
 // churn creates the pods of a round and returns when all have succeeded and nobody
 // holds more than before. A fault strikes once as many pods have ended as its key says.
-func (s *scenario) churn(round string, pods int, before snapshot, faults map[int]func()) {
+func (s *scenario) churn(round string, pods int, kinds []churning, before snapshot, faults map[int]func()) {
 	s.Helper()
 	began := time.Now()
 	var manifests []string
-	for _, kind := range churnKinds() {
+	for _, kind := range kinds {
 		for i := range pods * kind.share / 100 {
 			manifests = append(manifests, kind.pod(kind.name, fmt.Sprintf("%s-%s-%d", round, kind.name, i), i))
 		}
@@ -130,7 +130,7 @@ func (s *scenario) churn(round string, pods int, before snapshot, faults map[int
 		s.Fatal(err)
 	}
 	created := time.Since(began)
-	most, progress, stuck := -1, time.Now(), map[string]bool{}
+	most, progress := -1, time.Now()
 	for most < pods {
 		time.Sleep(2 * time.Second) // polling pace: each look costs as much as a pod
 		running := len(strings.Fields(s.kubectl("get", "pods", "--field-selector=status.phase!=Succeeded", "-o", "name")))
@@ -143,7 +143,6 @@ func (s *scenario) churn(round string, pods int, before snapshot, faults map[int
 				delete(faults, after)
 			}
 		}
-		stuck = s.nudge(stuck)
 		if time.Since(progress) > patience {
 			s.Fatalf("round %s: %d of %d pods have succeeded, and none more in %s", round, most, pods, patience)
 		}
@@ -156,26 +155,6 @@ func (s *scenario) churn(round string, pods int, before snapshot, faults map[int
 	// One call: a pod that has ended needs nobody's leave to go.
 	s.kubectl("delete", "--raw", "/api/v1/namespaces/"+s.namespace+"/pods?gracePeriodSeconds=0")
 	s.Logf("round %s: %d pods created in %s, ended after %s", round, pods, created.Round(100*time.Millisecond), took.Round(100*time.Millisecond))
-}
-
-// nudge changes the pods on the node that were pending at the last look too. The
-// kubelet tries a failed prepare again after more than a minute, and at once where a
-// pod has changed. It fails without faults too: where many pods come at once it asks for a
-// claim before the API server's node authorizer has heard that its pod is on the node.
-func (s *scenario) nudge(before map[string]bool) map[string]bool {
-	s.Helper()
-	now := map[string]bool{}
-	var stuck []string
-	for _, pod := range strings.Fields(s.kubectl("get", "pods", "--field-selector=status.phase=Pending,spec.nodeName="+s.node.Name, "-o", "name")) {
-		now[pod] = true
-		if before[pod] {
-			stuck = append(stuck, pod)
-		}
-	}
-	if len(stuck) > 0 {
-		s.kubectl(append(append([]string{"annotate", "--overwrite"}, stuck...), "test.hostler.dev/changed="+time.Now().Format(time.TimeOnly))...)
-	}
-	return now
 }
 
 // holdsNothing is nil if neither agent nor kubelet nor hardware knows of a claim any more.
