@@ -24,13 +24,23 @@ type record struct {
 	NetNSInode  uint64 `json:"netnsInode"`
 	RulesetHash string `json:"rulesetHash"`
 	Intent      struct {
-		Devices []struct {
-			Device   string `json:"device"`
-			HostName string `json:"hostName"`
-			PodName  string `json:"podName"`
-			PodIndex int    `json:"podIndex"`
-		} `json:"devices"`
+		Devices []device `json:"devices"`
 	} `json:"intent"`
+}
+
+// device is the part of netattach.DeviceIntent that the hook needs.
+type device struct {
+	Pool     string `json:"pool"`
+	Device   string `json:"device"`
+	ShareID  string `json:"shareID"`
+	HostName string `json:"hostName"`
+	PodName  string `json:"podName"`
+	PodIndex int    `json:"podIndex"`
+	Child    struct {
+		Kind        string `json:"kind"`
+		ParentIndex int    `json:"parentIndex"`
+	} `json:"child"`
+	Bandwidth uint64 `json:"bandwidth"`
 }
 
 func prove(records string, q question, namespace *os.File) error {
@@ -76,8 +86,8 @@ func readRecord(path string) (record, error) {
 	return r, nil
 }
 
-// overpowered refuses a container that could undo the scope of its pod, which
-// may be that of any claim of the pod (netattach/attach, function overpowered).
+// overpowered refuses a container that could undo what limits its pod, which may be
+// a matter of any claim of the pod (netattach/attach, function overpowered).
 func overpowered(records string, q question) error {
 	for _, capability := range []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} {
 		if !slices.Contains(q.Capabilities, capability) {
@@ -88,12 +98,27 @@ func overpowered(records string, q question) error {
 			return fmt.Errorf("cannot list the pod's attachment records: %w", err)
 		}
 		for _, path := range paths {
-			if r, err := readRecord(path); err != nil || r.RulesetHash != "" {
-				return errors.Join(err, fmt.Errorf("the pod has an egress scope, which this container could undo because it has %s; remove that from securityContext.capabilities (or \"privileged\")", capability))
+			r, err := readRecord(path)
+			if err != nil {
+				return err
+			}
+			if limits := r.limits(); limits != "" {
+				return fmt.Errorf("the pod has %s, which this container could undo because it has %s; remove that from securityContext.capabilities (or \"privileged\")", limits, capability)
 			}
 		}
 	}
 	return nil
+}
+
+// limits says by what the pod is limited, "" if by nothing.
+func (r record) limits() string {
+	switch {
+	case r.RulesetHash != "":
+		return "an egress scope"
+	case slices.ContainsFunc(r.Intent.Devices, func(d device) bool { return d.Bandwidth > 0 }):
+		return "a share of a NIC and is held to its bandwidth"
+	}
+	return ""
 }
 
 // verify runs in the container's network namespace.
@@ -111,6 +136,9 @@ func (r record) verify() error {
 		}
 		if !found {
 			return fmt.Errorf("network device %s is no longer in the pod as %s", device.Device, device.PodName)
+		}
+		if err := device.proveChild(); err != nil {
+			return err
 		}
 	}
 	if r.RulesetHash == "" {
