@@ -73,10 +73,17 @@ func (s *space) hostAddresses(link netlink.Link, kernelMakesLinkLocal bool) ([]n
 // podAddress skips duplicate address detection: the address was assigned, and
 // detection would keep it unusable for a second after the pod has started.
 func podAddress(prefix netip.Prefix) netattach.HostAddress {
-	address := netattach.HostAddress{Prefix: prefix}
+	address := plainAddress(prefix)
 	if prefix.Addr().Is6() {
 		address.Flags = unix.IFA_F_NODAD
-	} else if prefix.Bits() < 31 { // RFC 3021: links of two have no broadcast address
+	}
+	return address
+}
+
+// plainAddress is one of which nothing but the prefix is known.
+func plainAddress(prefix netip.Prefix) netattach.HostAddress {
+	address := netattach.HostAddress{Prefix: prefix}
+	if prefix.Addr().Is4() && prefix.Bits() < 31 { // RFC 3021: links of two have no broadcast address
 		raw := prefix.Masked().Addr().As4()
 		last := binary.BigEndian.Uint32(raw[:]) | 1<<(32-prefix.Bits()) - 1
 		address.Broadcast = netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, last)))
@@ -147,7 +154,7 @@ func (s *space) restoreHostAddresses(link netlink.Link, want []netattach.HostAdd
 func (s *space) restoreAddresses(link netlink.Link, want []netip.Prefix) error {
 	var faults []error
 	for _, prefix := range want {
-		faults = append(faults, s.putAddress(link.Attrs().Index, netattach.HostAddress{Prefix: prefix}))
+		faults = append(faults, s.putAddress(link.Attrs().Index, plainAddress(prefix)))
 	}
 	return errors.Join(faults...)
 }

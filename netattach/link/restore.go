@@ -35,7 +35,7 @@ func (s *space) restore(ctx context.Context, link netlink.Link, device netattach
 		state = &netattach.HostState{TxQueueLength: link.Attrs().TxQLen, Alias: link.Attrs().Alias, AlternativeNames: link.Attrs().AltNames,
 			Group: link.Attrs().Group, Flags: link.Attrs().RawFlags & linkFlags}
 		for _, prefix := range device.HostAddresses {
-			state.Addresses = append(state.Addresses, netattach.HostAddress{Prefix: prefix})
+			state.Addresses = append(state.Addresses, plainAddress(prefix))
 		}
 	}
 	faults = append(faults, s.restoreAttributes(link, state)...)
