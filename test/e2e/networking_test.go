@@ -5,7 +5,7 @@ package e2e
 // block "yaml test=<name>" holds the manifests of a scenario, and "console test=<name>"
 // blocks, commands and their output; … in the output stands for anything, a line
 // of its own for any lines. "needs=<kind>" names a kind of netdev without which the
-// scenario is skipped.
+// scenario is skipped, "with=<value>" a value of the chart that it is shown with.
 
 import (
 	"bufio"
@@ -24,8 +24,8 @@ import (
 // documentedScenario is a scenario as a document tells it.
 type documentedScenario struct {
 	name, manifests string
-	// needs is a kind of netdev, "" if any kernel will do.
-	needs string
+	// needs is a kind of netdev, "" if any kernel will do; with a value of the chart, "" for its defaults.
+	needs, with string
 	shown []shown
 }
 
@@ -45,6 +45,10 @@ func TestNetworkingDocument(t *testing.T) {
 			}
 			s := newScenario(t)
 			s.installNetworkAttachmentDefinitions()
+			if told.with != "" {
+				s.Cleanup(func() { s.deploy() })
+				s.deploy(told.with)
+			}
 			s.applyDocumented(told.manifests)
 			for _, shown := range told.shown {
 				s.eventually("what the document shows", func() error { return s.yields(shown) })
@@ -53,13 +57,16 @@ func TestNetworkingDocument(t *testing.T) {
 	}
 }
 
-// applyDocumented waits for the manifests' pods, which get an image that is there. What is
-// of no namespace goes at the end.
+// applyDocumented waits for the manifests' pods, which get an image that is there. All goes
+// at the end, what is of no namespace too.
 func (s *scenario) applyDocumented(manifests string) {
 	s.Helper()
 	manifests = runnable(manifests)
 	s.Cleanup(func() {
-		if _, err := command(context.WithoutCancel(s.ctx), manifests, "kubectl", "-n", s.namespace, "delete", "--ignore-not-found", "--wait=false", "-f", "-"); err != nil {
+		if s.Failed() {
+			s.explain()
+		}
+		if _, err := command(context.WithoutCancel(s.ctx), manifests, "kubectl", "-n", s.namespace, "delete", "--ignore-not-found", "-f", "-"); err != nil {
 			s.Error(err)
 		}
 	})
@@ -111,7 +118,7 @@ func readScenarios(path string) ([]documentedScenario, error) {
 		}
 		switch last := len(scenarios) - 1; {
 		case words[0] == "yaml":
-			scenarios = append(scenarios, documentedScenario{name: options["test"], needs: options["needs"], manifests: body.String()})
+			scenarios = append(scenarios, documentedScenario{name: options["test"], needs: options["needs"], with: options["with"], manifests: body.String()})
 		case last < 0 || scenarios[last].name != options["test"]:
 			return nil, fmt.Errorf("%s: the block %q follows no manifests of that name", path, info)
 		default:
