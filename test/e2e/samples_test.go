@@ -21,8 +21,9 @@ func TestSamples(t *testing.T) {
 	must(t, err)
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
-		if filepath.Base(file) == needPairs {
-			continue // TestPair applies it
+		switch filepath.Base(file) {
+		case needPairs, needShares:
+			continue // TestPair and TestShareIsNoNetdev apply them
 		}
 		t.Run(name, func(t *testing.T) {
 			on := &node1
