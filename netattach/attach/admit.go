@@ -10,10 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
@@ -162,15 +160,6 @@ func idle(intent netattach.Intent) bool {
 }
 
 func (a *Attacher) isHost(namespace namespace) (bool, error) {
-	var stat unix.Stat_t
-	var err error
-	if a.cfg.HostNamespace != nil {
-		err = unix.Fstat(*a.cfg.HostNamespace, &stat)
-	} else {
-		err = unix.Stat(fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), &stat)
-	}
-	if err != nil {
-		return false, fmt.Errorf("cannot look at the host's network namespace: %w", err)
-	}
-	return stat.Ino == namespace.inode, nil
+	inode, err := a.host.Inode()
+	return inode == namespace.inode, err
 }

@@ -229,7 +229,13 @@ func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, in
 		}
 		if begun && len(record.Intent.Devices) == len(filled[i].Devices) {
 			filled[i].Devices = record.Intent.Devices
-			for j := range filled[i].Devices {
+			for j, device := range filled[i].Devices {
+				// It was not to be found then, and may be on the host now.
+				if device.HasNetdev() && !device.External && !link.Remembered(device) {
+					if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {
+						return nil, err
+					}
+				}
 				if record.in(in) {
 					continue
 				}
@@ -242,6 +248,9 @@ func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, in
 		}
 		filled[i].Devices = slices.Clone(filled[i].Devices)
 		for j, device := range filled[i].Devices {
+			if err := a.settle(ctx, device); err != nil {
+				return nil, err
+			}
 			if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {
 				return nil, err
 			}

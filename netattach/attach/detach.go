@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -152,9 +153,16 @@ func (a *Attacher) dissolve(ctx context.Context, record Record) error {
 // dissolveIn keeps the record while anything is not as it should be.
 func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace) error {
 	defer a.takenBack(record)
+	if in != nil {
+		release, err := a.host.Hold(in.descriptor)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	faults := []error{a.undoChains(ctx, record, in)}
 	missing := false
-	for _, device := range record.Intent.Devices {
+	for _, device := range slices.Backward(record.Intent.Devices) {
 		found, err := a.bringHome(ctx, in, device, record.last)
 		faults = append(faults, err)
 		if err == nil && !found {

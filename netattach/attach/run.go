@@ -34,6 +34,11 @@ type run struct {
 
 // carryOut takes the steps with one Enforcer, which knows what it has done.
 func (r *run) carryOut(ctx context.Context, rules egress.Ruleset, scoped bool) (err error) {
+	release, err := r.attacher.host.Hold(r.namespace.descriptor)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if scoped {
 		if r.enforcer, err = egress.NewEnforcer(r.namespace.descriptor, rules); err != nil {
 			return err
@@ -127,7 +132,7 @@ func (r *run) record(state State) error {
 // half attached talks to nobody.
 func (r *run) undo(ctx context.Context) error {
 	var faults []error
-	for _, intent := range r.intents {
+	for _, intent := range slices.Backward(r.intents) {
 		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
 		if err != nil || !found {
 			faults = append(faults, err)

@@ -19,8 +19,17 @@ import (
 	"github.com/hostler-dev/hostler/netattach"
 )
 
+// Remembered says whether the device's state on the host is known. Of one that is
+// not, nothing was ever changed.
+func Remembered(device netattach.DeviceIntent) bool {
+	return device.HostState != nil || device.HostMTU != 0 // which is all that an earlier agent wrote down
+}
+
 // restore is idempotent.
 func (s *space) restore(ctx context.Context, link netlink.Link, device netattach.DeviceIntent) error {
+	if !Remembered(device) {
+		return nil
+	}
 	faults := s.restoreIdentity(ctx, link, device)
 	index := link.Attrs().Index
 	name := link.Attrs().Name

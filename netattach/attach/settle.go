@@ -1,0 +1,38 @@
+package attach
+
+// What another attachment owes the host. A device may come home without the agent,
+// from a namespace that died, and be claimed again before it was put in order: what it
+// has then is not what it is to have when it is home the next time.
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hostler-dev/hostler/netattach"
+)
+
+// settle gives the device what other attachments that are over wrote down of it, as
+// far as it is on the host. Their records are left to Reconcile.
+func (a *Attacher) settle(ctx context.Context, device netattach.DeviceIntent) error {
+	if device.Child != nil || device.External || !device.HasNetdev() {
+		return nil
+	}
+	records, err := a.records.list()
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		if record.State != StateDetached || record.BootID != a.records.bootID {
+			continue
+		}
+		for _, other := range record.Intent.Devices {
+			if other.Pool != device.Pool || other.Device != device.Device || other.Child != nil || other.External {
+				continue
+			}
+			if _, err := a.host.Restore(ctx, other); err != nil {
+				return fmt.Errorf("claim %s/%s had %s before: %w", record.Intent.ClaimNamespace, record.Intent.ClaimName, device.Device, err)
+			}
+		}
+	}
+	return nil
+}
