@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/netattach"
 )
 
@@ -15,12 +16,14 @@ import (
 type together struct {
 	names, vrfs map[string]string
 	tables      map[string]uint32
-	priorities  map[uint32]string
+	// resources are the names by which Multus finds devices.
+	resources  map[string]string
+	priorities map[uint32]string
 }
 
 // checkTogether refuses entries, all used by one pod, whose NICs cannot be in it at once.
 func checkTogether(entries ...*Entry) error {
-	pod := together{names: map[string]string{}, vrfs: map[string]string{}, tables: map[string]uint32{}, priorities: map[uint32]string{}}
+	pod := together{names: map[string]string{}, vrfs: map[string]string{}, tables: map[string]uint32{}, resources: map[string]string{}, priorities: map[uint32]string{}}
 	for _, entry := range entries {
 		for i := range entry.Devices {
 			if network := entry.Devices[i].Network; network != nil {
@@ -34,6 +37,12 @@ func checkTogether(entries ...*Entry) error {
 }
 
 func (t *together) add(device string, network *netattach.DeviceIntent) error {
+	if network.External {
+		if other, taken := t.resources[network.ResourceName]; taken {
+			return fmt.Errorf("NICs %s and %s are both for Multus under the resource name %s, of which it takes the first in the order of their addresses for whichever network comes first; give each request NICs of a resource name of its own (publish.multusResourceNames of the agent's configuration, attribute %s), or each its own claim that the pod uses by name", other, device, network.ResourceName, publish.ResourceNameAttribute)
+		}
+		t.resources[network.ResourceName] = device
+	}
 	names := []string{network.PodName}
 	for _, chain := range network.Networks {
 		names = append(names, chain.Interface)
