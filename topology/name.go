@@ -19,16 +19,20 @@ func NICName(pci string) string { return "nic-" + dashed(pci) }
 // slice, "gpu-0000-17-00-0-mig-1g-10gb-me-4". It is the same whether the partition
 // exists or could be made. NVIDIA's profile names ("1g.10gb+me", "2g.48gb-me") become DNS labels.
 func partitionName(gpu, profile string, start int) string {
-	label := strings.NewReplacer(".", "-", "+", "-", "-", "-no-").Replace(strings.ToLower(profile))
-	return fmt.Sprintf("%s-mig-%s-%d", gpu, label, start)
+	label := strings.ReplaceAll(strings.ToLower(profile), "-", "-no-")
+	label = strings.ReplaceAll(strings.ReplaceAll(label, ".", "-"), "+", "-")
+	return partitionsOf(gpu) + label + "-" + strconv.Itoa(start)
 }
+
+// partitionsOf is how the names of all partitions of a GPU begin.
+func partitionsOf(gpu string) string { return gpu + "-mig-" }
 
 // PairName is the name of a GPU and a NIC that are offered as one device,
 // "pair-0000-17-00-0-0000-18-00-0".
 func PairName(gpuPCI, nicPCI string) string { return "pair-" + dashed(gpuPCI) + "-" + dashed(nicPCI) }
 
 func dashed(pci string) string {
-	return strings.NewReplacer(":", "-", ".", "-").Replace(pci)
+	return strings.ReplaceAll(strings.ReplaceAll(pci, ":", "-"), ".", "-")
 }
 
 // CanonicalPCI brings a PCI address as NVML ("00000000:17:00.0") or a user

@@ -4,6 +4,8 @@
 
 package topology
 
+import "strings"
+
 // MIG is how a GPU in MIG mode (Multi-Instance GPU) can be cut, and how it is.
 type MIG struct {
 	// Capacity of the whole GPU, in what its profiles take of it.
@@ -126,6 +128,9 @@ func (m *MIG) instanceAt(profile int, place MIGPlacement) *MIGInstance {
 // Partition returns the GPU and the partition of that name, nil if the snapshot has none.
 func (s *Snapshot) Partition(name string) (*GPU, *Partition) {
 	for i := range s.GPUs {
+		if !strings.HasPrefix(name, partitionsOf(s.GPUs[i].Name)) {
+			continue
+		}
 		for _, partition := range Partitions(&s.GPUs[i]) {
 			if partition.Name == name {
 				return &s.GPUs[i], &partition
