@@ -23,6 +23,7 @@ import (
 const (
 	prepareFamily = "hostler_prepare_duration_seconds"
 	stepFamily    = "hostler_claim_step_duration_seconds"
+	hookFamily    = "hostler_hook_duration_seconds"
 )
 
 // clock is what the agent has counted so far of one part: how often, and how long together.
@@ -31,10 +32,11 @@ type clock struct {
 	sum   time.Duration
 }
 
-// clocks are those of steps, by step and phase, and of all of prepare.
+// clocks are those of steps, by step and phase, of all of prepare, and of the runtime's
+// hooks, by hook.
 type clocks struct {
-	prepare clock
-	steps   map[string]clock
+	prepare      clock
+	steps, hooks map[string]clock
 }
 
 // clocks reads the agent's page once it counts at least that many prepared claims: it
@@ -62,19 +64,28 @@ func readClocks(page []byte) (*clocks, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the agent's metrics: %w", err)
 	}
-	read := &clocks{steps: map[string]clock{}}
+	read := &clocks{steps: map[string]clock{}, hooks: map[string]clock{}}
 	for _, metric := range families[prepareFamily].GetMetric() {
 		read.prepare = read.prepare.plus(metric.GetHistogram())
 	}
+	for _, metric := range families[hookFamily].GetMetric() {
+		hook := labelsOf(metric)["hook"]
+		read.hooks[hook] = read.hooks[hook].plus(metric.GetHistogram())
+	}
 	for _, metric := range families[stepFamily].GetMetric() {
-		labels := map[string]string{}
-		for _, pair := range metric.GetLabel() {
-			labels[pair.GetName()] = pair.GetValue()
-		}
+		labels := labelsOf(metric)
 		name := labels["step"] + ", " + labels["phase"]
 		read.steps[name] = read.steps[name].plus(metric.GetHistogram())
 	}
 	return read, nil
+}
+
+func labelsOf(metric *dto.Metric) map[string]string {
+	labels := map[string]string{}
+	for _, pair := range metric.GetLabel() {
+		labels[pair.GetName()] = pair.GetValue()
+	}
+	return labels
 }
 
 func (c clock) plus(h *dto.Histogram) clock {

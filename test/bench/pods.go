@@ -40,6 +40,10 @@ func measurePods(ctx context.Context, b *bed, results []*Result) (err error) {
 	defer func() {
 		err = errors.Join(err, templates.Delete(context.WithoutCancel(ctx), templateName, metav1.DeleteOptions{}))
 	}()
+	before, err := b.clocks(ctx, 0)
+	if err != nil {
+		return err
+	}
 	var with, without podTimes
 	for i := range pairs + 1 {
 		for _, side := range []struct {
@@ -56,12 +60,34 @@ func measurePods(ctx context.Context, b *bed, results []*Result) (err error) {
 			}
 		}
 	}
+	after, err := b.clocks(ctx, before.prepare.count+uint64(pairs+1))
+	if err != nil {
+		return err
+	}
+	b.accounts = append(b.accounts, accountForPods(before, after, with, without))
 	r := results[0]
 	r.Set(with.started.p50()-without.started.p50(), len(with.started))
 	r.SetFloor(with.scheduled.p50() - without.scheduled.p50())
 	r.Note = fmt.Sprintf("%.0f ms against %.0f ms to the container's first line (Ready: %.0f and %.0f); floor: until scheduled",
 		with.started.p50(), without.started.p50(), with.ready.p50(), without.ready.p50())
 	return nil
+}
+
+// accountForPods takes apart what the claim added. The agent's parts are means of its own
+// counts, the warm-up among them.
+func accountForPods(before, after *clocks, with, without podTimes) account {
+	all, scheduled := with.started.p50()-without.started.p50(), with.scheduled.p50()-without.scheduled.p50()
+	parts, rest := []part{{"until scheduled: the claim is made and allocated", scheduled}}, all-scheduled
+	mean := func(what string, spent clock) {
+		parts = append(parts, part{what, milliseconds(spent.sum) / (pairs + 1)})
+		rest -= milliseconds(spent.sum) / (pairs + 1)
+	}
+	mean("prepare, in the agent", after.prepare.minus(before.prepare))
+	for _, hook := range []struct{ name, what string }{{"attach", "attach, in the runtime's hook"}, {"admit", "admit, in the agent"}} {
+		mean(hook.what, after.hooks[hook.name].minus(before.hooks[hook.name]))
+	}
+	return account{"what a claim adds to a pod's start", append(parts,
+		part{"kubelet and runtime: the claim's calls, device nodes, mounts and hooks", rest}, part{"all", all})}
 }
 
 func claimTemplate() *resourceapi.ResourceClaimTemplate {
