@@ -145,6 +145,9 @@ func TestWhatBecomesOfADeviceIsDecidedByNodeAndClaim(t *testing.T) {
 func TestDeviceThatIsNotOursToMove(t *testing.T) {
 	child := func(d *netattach.DeviceIntent) { d.Child = &netattach.ChildIntent{Kind: "macvlan", Mode: "bridge"} }
 	external := func(d *netattach.DeviceIntent) { d.External = true }
+	ipoib := func(d *netattach.DeviceIntent) {
+		d.HostName, d.HostMAC = "ib0", "80:00:02:08:fe:80:00:00:00:00:00:00:94:6d:ae:03:00:12:34:51"
+	}
 	for name, test := range map[string]struct {
 		node     rdma.Mode
 		asked    v1alpha1.RDMAMode
@@ -156,6 +159,9 @@ func TestDeviceThatIsNotOursToMove(t *testing.T) {
 		"a child on a shared node":                                {rdma.Shared, v1alpha1.RDMAAuto, child, false, "", ""},
 		"a child on an exclusive node":                            {rdma.Exclusive, v1alpha1.RDMAAuto, child, false, "shared between claims", ""},
 		"a child on an exclusive node, Exclusive":                 {rdma.Exclusive, v1alpha1.RDMAExclusive, child, false, "", "shared between claims"},
+		"IPoIB on a shared node":                                  {rdma.Shared, v1alpha1.RDMAAuto, ipoib, false, "", ""},
+		"IPoIB on an exclusive node":                              {rdma.Exclusive, v1alpha1.RDMAAuto, ipoib, false, "unload ib_ipoib", ""},
+		"IPoIB on an exclusive node, Exclusive":                   {rdma.Exclusive, v1alpha1.RDMAExclusive, ipoib, false, "", "unload ib_ipoib"},
 		"Multus on a shared node":                                 {rdma.Shared, v1alpha1.RDMAAuto, external, false, "", ""},
 		"Multus on an exclusive node, without the plugin rdma":    {rdma.Exclusive, v1alpha1.RDMAAuto, external, false, "add the CNI plugin rdma", ""},
 		"Multus on an exclusive node, without it and Exclusive":   {rdma.Exclusive, v1alpha1.RDMAExclusive, external, false, "", "add the CNI plugin rdma"},

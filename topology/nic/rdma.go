@@ -62,9 +62,7 @@ func (s rdmaSource) index(sys sysfs.Root, dev string) (*rdmaIndex, error) {
 			}
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dev, "infiniband", "rdma_cm")); err == nil {
-		x.shared = []string{"/dev/infiniband/rdma_cm"}
-	}
+	x.shared = sharedCharDevices(dev)
 	devices, err := sys.Names("class", "infiniband")
 	errs = append(errs, err)
 	for _, device := range devices {
@@ -76,6 +74,14 @@ func (s rdmaSource) index(sys sysfs.Root, dev string) (*rdmaIndex, error) {
 		}
 	}
 	return x, errors.Join(errs...)
+}
+
+// sharedCharDevices are those that all RDMA devices share.
+func sharedCharDevices(dev string) []string {
+	if _, err := os.Stat(filepath.Join(dev, "infiniband", "rdma_cm")); err != nil {
+		return nil
+	}
+	return []string{"/dev/infiniband/rdma_cm"}
 }
 
 // portNetdevs are the netdevs behind a software device. rxe names its own in
