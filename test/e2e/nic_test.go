@@ -4,6 +4,7 @@ package e2e
 // home as they were. A NetworkAttachmentDefinition's chain runs on the device.
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -33,6 +34,43 @@ func TestPodsTalkOverTheirNICs(t *testing.T) {
 
 	s.kubectl("delete", "pod", "left", "right")
 	s.eventually("both netdevs are home as they were", func() error { return s.node.asBefore(before) })
+}
+
+// An administrator has configured the NIC before. The pod sees nothing of that, changes
+// what it can, and the node has all of it again afterwards.
+func TestNICComesHomeWithAllThatItHad(t *testing.T) {
+	s := newScenario(t)
+	fresh := s.node.snapshot(t)
+	netdev := attribute(s.device("nic-0000-18-00-0"), "hostler.dev/ifName")
+	s.onNode("ip link set NIC alias 'rack 7, port 3' txqueuelen 777 mtu 8000 group 5 allmulticast on", netdev)
+	s.onNode("ip address add 10.77.0.1/24 dev NIC && ip address add 2001:db8:77::1/64 dev NIC", netdev)
+	s.onNode("ip route add 10.78.0.0/16 via 10.77.0.254 dev NIC metric 7 && ip route add 10.79.0.0/16 dev NIC table 99 src 10.77.0.1", netdev)
+	s.onNode("ip neighbour add 10.77.0.9 lladdr 02:00:5e:10:00:09 dev NIC nud permanent", netdev)
+	s.onNode("echo 1 > /proc/sys/net/ipv4/conf/NIC/arp_ignore && echo 99 > /proc/sys/net/ipv4/neigh/NIC/gc_stale_time && echo 0 > /proc/sys/net/ipv6/conf/NIC/accept_ra", netdev)
+	t.Cleanup(func() {
+		s.onNode("ip link set NIC alias '' txqueuelen 1000 mtu 1500 group 0 allmulticast off && ip address flush dev NIC scope global && ip route flush table 99", netdev)
+		s.onNode("ip neighbour del 10.77.0.9 dev NIC; echo 0 > /proc/sys/net/ipv4/conf/NIC/arp_ignore && echo 60 > /proc/sys/net/ipv4/neigh/NIC/gc_stale_time && echo 1 > /proc/sys/net/ipv6/conf/NIC/accept_ra", netdev)
+		must(t, s.node.asBefore(fresh))
+	})
+	before := s.node.snapshot(t)
+
+	selector := `device.attributes["hostler.dev"].ifName == "` + netdev + `"`
+	s.apply(template("guest", requests(request("nic", anyNIC, selector))+config("nic", nicConfig("fabric0", "192.168.77.1/24", "mtu: 1400"))), pod("guest", "guest", ""))
+	s.awaitReady("guest")
+	if out := s.sh("guest", "ip address show dev fabric0; ip route; ip neighbour"); strings.Contains(out, "10.77.") || strings.Contains(out, "2001:db8:77:") {
+		t.Errorf("the pod sees what the NIC had on the node: %s", out)
+	}
+	s.kubectl("delete", "pod", "guest")
+	s.eventually("the NIC is home as it was", func() error { return s.node.asBefore(before) })
+}
+
+// onNode runs a script in the node's network namespace; NIC stands for the netdev.
+func (s *scenario) onNode(script, netdev string) {
+	s.Helper()
+	out, err := exec.Command("nsenter", "--net="+s.node.NetNS, "sh", "-c", strings.ReplaceAll(script, "NIC", netdev)).CombinedOutput()
+	if err != nil {
+		s.Fatalf("%s: %v: %s", script, err, out)
+	}
 }
 
 func TestNICOfANetworkAttachmentDefinition(t *testing.T) {

@@ -148,8 +148,9 @@ func describe(handle *netlink.Handle, link netlink.Link) (string, error) {
 	for _, list := range [][]string{addresses, routes, neighbours, disciplines} {
 		slices.Sort(list)
 	}
-	return fmt.Sprintf("%s %s up=%t mtu=%d txqueuelen=%d alias=%q addresses=%s routes=%s neighbours=%s qdiscs=%s",
-		link.Type(), a.HardwareAddr, a.RawFlags&unix.IFF_UP != 0, a.MTU, a.TxQLen, a.Alias, addresses, routes, neighbours, disciplines), errors.Join(err, routesErr, neighboursErr, queuesErr)
+	flags := a.RawFlags & (unix.IFF_UP | unix.IFF_PROMISC | unix.IFF_ALLMULTI | unix.IFF_NOARP | unix.IFF_MULTICAST)
+	return fmt.Sprintf("%s %s flags=%#x mtu=%d txqueuelen=%d alias=%q also=%s group=%d addresses=%s routes=%s neighbours=%s qdiscs=%s",
+		link.Type(), a.HardwareAddr, flags, a.MTU, a.TxQLen, a.Alias, a.AltNames, a.Group, addresses, routes, neighbours, disciplines), errors.Join(err, routesErr, neighboursErr, queuesErr)
 }
 
 func (b *bed) sysctls(of map[string]string) (map[string]string, error) {
