@@ -53,37 +53,29 @@ func (d Directory) File(claim types.UID) string {
 	return filepath.Join(d.Path, fmt.Sprintf("%s-%s_%s.json", vendor, class, claim))
 }
 
-// Ensure makes the claim's file say what spec says. It reports whether it had
+// Ensure makes the claim's file say what the encoded spec says. It reports whether it had
 // to write. A file that is already right is left alone, so that a repeated
 // prepare does not make the runtime reload it.
-func (d Directory) Ensure(claim types.UID, spec *specs.Spec) (written bool, err error) {
-	want, err := marshal(spec)
-	if err != nil {
-		return false, fmt.Errorf("encode the CDI spec of claim %s: %w", claim, err)
-	}
-	if have, err := os.ReadFile(d.File(claim)); err == nil && bytes.Equal(have, want) {
+func (d Directory) Ensure(claim types.UID, spec []byte) (written bool, err error) {
+	if have, err := os.ReadFile(d.File(claim)); err == nil && bytes.Equal(have, spec) {
 		return false, nil
 	}
 	if err := os.MkdirAll(d.Path, 0o755); err != nil {
 		return false, fmt.Errorf("create the CDI directory: %w; check paths.cdi in the agent's configuration", err)
 	}
-	if err := replaceFile(d.File(claim), want); err != nil {
+	if err := replaceFile(d.File(claim), spec); err != nil {
 		return false, fmt.Errorf("write the CDI spec of claim %s: %w; %s must be writable for the agent and have free space", claim, err, d.Path)
 	}
 	return true, nil
 }
 
-// Verify fails unless the claim's file says what spec says.
-func (d Directory) Verify(claim types.UID, spec *specs.Spec) error {
-	want, err := marshal(spec)
-	if err != nil {
-		return fmt.Errorf("encode the CDI spec of claim %s: %w", claim, err)
-	}
+// Verify fails unless the claim's file says what the encoded spec says.
+func (d Directory) Verify(claim types.UID, spec []byte) error {
 	have, err := os.ReadFile(d.File(claim))
 	if err != nil {
 		return fmt.Errorf("read back the CDI spec of claim %s: %w", claim, err)
 	}
-	if !bytes.Equal(have, want) {
+	if !bytes.Equal(have, spec) {
 		return fmt.Errorf("the CDI spec %s differs from what was written; something else writes to this directory", d.File(claim))
 	}
 	return nil
@@ -144,10 +136,11 @@ func (d Directory) Entry(claim types.UID) ([]byte, error) {
 	return []byte(entry), nil
 }
 
-func marshal(spec *specs.Spec) ([]byte, error) {
+// Encode makes the file of a claim's spec.
+func Encode(claim types.UID, spec *specs.Spec) ([]byte, error) {
 	raw, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encode the CDI spec of claim %s: %w", claim, err)
 	}
 	return append(raw, '\n'), nil
 }

@@ -73,14 +73,14 @@ func TestEnsureRepairsTheFile(t *testing.T) {
 		if err := step.before(); err != nil {
 			t.Fatal(err)
 		}
-		if err := directory.Verify(claimUID, spec); (err != nil) != step.written {
+		if err := directory.Verify(claimUID, encoded(t, spec)); (err != nil) != step.written {
 			t.Errorf("%s: before Ensure, Verify says %v", step.name, err)
 		}
-		written, err := directory.Ensure(claimUID, spec)
+		written, err := directory.Ensure(claimUID, encoded(t, spec))
 		if err != nil || written != step.written {
 			t.Errorf("%s: wrote %v, %v; want %v", step.name, written, err, step.written)
 		}
-		if err := directory.Verify(claimUID, spec); err != nil {
+		if err := directory.Verify(claimUID, encoded(t, spec)); err != nil {
 			t.Errorf("%s: %v", step.name, err)
 		}
 	}
@@ -88,7 +88,7 @@ func TestEnsureRepairsTheFile(t *testing.T) {
 
 func TestRuntimeReadsTheSpec(t *testing.T) {
 	directory := Directory{Path: t.TempDir()}
-	if _, err := directory.Ensure(claimUID, build(t, builder(t), egressClaim())); err != nil {
+	if _, err := directory.Ensure(claimUID, encoded(t, build(t, builder(t), egressClaim()))); err != nil {
 		t.Fatal(err)
 	}
 	cache, err := tagscdi.NewCache(tagscdi.WithSpecDirs(directory.Path), tagscdi.WithAutoRefresh(false))
@@ -108,7 +108,7 @@ func TestListAndRemove(t *testing.T) {
 	if claims, err := directory.List(); err != nil || len(claims) != 0 {
 		t.Errorf("a directory that does not exist yet lists %v, %v", claims, err)
 	}
-	if _, err := directory.Ensure(claimUID, build(t, builder(t), egressClaim())); err != nil {
+	if _, err := directory.Ensure(claimUID, encoded(t, build(t, builder(t), egressClaim()))); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(directory.Path, "nvidia.com-gpu.json"), []byte("{}"), 0o600); err != nil {
@@ -128,4 +128,13 @@ func TestListAndRemove(t *testing.T) {
 	if claims, err := directory.List(); err != nil || len(claims) != 0 {
 		t.Errorf("after Remove: %v, %v", claims, err)
 	}
+}
+
+func encoded(t *testing.T, spec *specs.Spec) []byte {
+	t.Helper()
+	raw, err := Encode(claimUID, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/hostler-dev/hostler/driver/cdi"
 )
 
 // later makes what this version wrote into what a later one would have written.
@@ -60,7 +62,11 @@ func upgraded(t *testing.T, directory string) *room {
 		t.Fatal(err)
 	}
 	spec.Annotations["hostler.dev/journal-entry"] = string(later(entry))
-	if _, err := r.cdi.Ensure(machine.ClaimUID, spec); err != nil {
+	raw, err := cdi.Encode(machine.ClaimUID, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.cdi.Ensure(machine.ClaimUID, raw); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(r.path, laterJournal(t, mustRead(t, r.path)), 0o600); err != nil {

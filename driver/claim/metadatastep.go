@@ -34,8 +34,8 @@ type metadataStep struct {
 	entry *Entry
 	// partitions of the entry, whose steps come before.
 	partitions map[string]*gpu.PartitionStep
-	// contents are kept from Do for Verify, which follows at once.
-	contents []*metadata.Content
+	// documents are kept from Compose for Do, and from there for Verify, which follow at once.
+	documents []described
 	// missing says that Do found a file missing or damaged.
 	missing bool
 }
@@ -44,14 +44,13 @@ func (s *metadataStep) Name() string { return "write the devices' metadata" }
 func (s *metadataStep) Kind() string { return "metadata" }
 
 func (s *metadataStep) Do(context.Context) error {
-	s.contents = nil
 	defer s.steps.attachments.lock(s.entry.ClaimUID)()
-	return s.each(func(content *metadata.Content) error {
+	return s.each(func(d described) error {
 		if !s.entry.First {
-			_, unreadable := s.steps.Metadata.Read(s.entry.ClaimUID, content.Requests[0].Name)
+			_, unreadable := s.steps.Metadata.Read(s.entry.ClaimUID, d.content.Requests[0].Name)
 			s.missing = s.missing || unreadable != nil
 		}
-		_, err := s.steps.Metadata.Ensure(content)
+		_, err := d.Ensure()
 		return err
 	})
 }
@@ -59,32 +58,49 @@ func (s *metadataStep) Do(context.Context) error {
 // Verify takes what was attached since Do into account, which has changed the files.
 func (s *metadataStep) Verify(context.Context) error {
 	defer s.steps.attachments.lock(s.entry.ClaimUID)()
-	return s.each(s.steps.Metadata.Verify)
+	return s.each(described.Verify)
 }
 
 func (s *metadataStep) Undo(context.Context) error { return s.steps.Metadata.Remove(s.entry.ClaimUID) }
 
-// each calls visit for the content of each file.
-func (s *metadataStep) each(visit func(*metadata.Content) error) error {
-	if s.contents == nil {
-		s.contents = s.describe()
+// described is what one file is to say.
+type described struct {
+	content *metadata.Content
+	*metadata.Document
+}
+
+// each calls visit for what each file is to say.
+func (s *metadataStep) each(visit func(described) error) (err error) {
+	if s.documents == nil {
+		if s.documents, err = s.describe(); err != nil {
+			return err
+		}
 	}
 	states, err := s.steps.inPods(s.entry)
 	if err != nil {
 		return err
 	}
-	for _, content := range s.contents {
-		connect(content, s.entry, states)
-		if err := visit(content); err != nil {
+	for _, d := range s.documents {
+		if s.entry.hasNetdevs() {
+			connect(d.content, s.entry, states)
+			if d.Document, err = s.steps.Metadata.Encode(d.content); err != nil {
+				return err
+			}
+		}
+		if err := visit(d); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// describe makes the contents, but for what is known of netdevs in pods.
-func (s *metadataStep) describe() []*metadata.Content {
-	var contents []*metadata.Content
+func (e *Entry) hasNetdevs() bool {
+	return slices.ContainsFunc(e.Devices, func(d Device) bool { return d.Network != nil })
+}
+
+// describe makes the documents, but for what is known of netdevs in pods.
+func (s *metadataStep) describe() ([]described, error) {
+	var documents []described
 	for _, indexes := range s.entry.requests() {
 		request := s.entry.Devices[indexes[0]].Request
 		content := &metadata.Content{
@@ -100,9 +116,13 @@ func (s *metadataStep) describe() []*metadata.Content {
 				Driver: publish.DriverName, Pool: device.Pool, Name: device.Name, Attributes: s.attributes(device),
 			})
 		}
-		contents = append(contents, content)
+		document, err := s.steps.Metadata.Encode(content)
+		if err != nil {
+			return nil, err
+		}
+		documents = append(documents, described{content, document})
 	}
-	return contents
+	return documents, nil
 }
 
 // attributes of hardware that is out of sight for the moment, because its driver is
@@ -181,7 +201,7 @@ func (s *Steps) Attached(entry *Entry) error {
 
 // inPods is where the entry's netdevs are now.
 func (s *Steps) inPods(entry *Entry) ([]netattach.DeviceState, error) {
-	if !slices.ContainsFunc(entry.Devices, func(d Device) bool { return d.Network != nil }) {
+	if !entry.hasNetdevs() {
 		return nil, nil
 	}
 	states, err := s.Attacher.InPods(entry.ClaimUID)

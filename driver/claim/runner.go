@@ -175,12 +175,16 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 		return nil, err
 	}
 	arrived()
-	if err := r.timed(kindJournal, PhaseDo, func() error { return r.cfg.Journal.Put(entry) }); err != nil {
-		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
-	}
 	first := *entry
 	first.First = true
-	if begun, err := r.do(ctx, &first, true); err != nil {
+	steps := r.cfg.Steps(&first)
+	composed := compose(ctx, steps)
+	err = r.timed(kindJournal, PhaseDo, func() error { return r.cfg.Journal.Put(entry) })
+	composed()
+	if err != nil {
+		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	if begun, err := r.do(ctx, &first, steps, true); err != nil {
 		return nil, errors.Join(err, r.abandon(ctx, entry.owning(begun, nil), err))
 	}
 	return entry, nil
@@ -231,7 +235,7 @@ func (r *Runner) again(ctx context.Context, entry *Entry, claim *resourceapi.Res
 		}
 		entry = &updated
 	}
-	_, err := r.do(ctx, entry, renewed)
+	_, err := r.do(ctx, entry, r.cfg.Steps(entry), renewed)
 	return entry, err
 }
 
@@ -256,10 +260,9 @@ func (r *Runner) resolve(ctx context.Context, entry *Entry) error {
 	return nil
 }
 
-// do returns also how many steps were begun, less the one that failed if it made nothing.
+// do does the entry's steps. It returns also how many were begun, less the one that failed if it made nothing.
 // Of an entry that is not new, nothing should be left to do, see redo.
-func (r *Runner) do(ctx context.Context, entry *Entry, isNew bool) (int, error) {
-	steps := r.cfg.Steps(entry)
+func (r *Runner) do(ctx context.Context, entry *Entry, steps []Step, isNew bool) (int, error) {
 	for i, step := range steps {
 		klog.FromContext(ctx).V(4).Info("Doing a step", "step", step.Name())
 		do := step.Do

@@ -17,6 +17,7 @@ import (
 	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/driver/vfio"
 	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/multus"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -78,6 +79,11 @@ type Steps struct {
 	// LetGo runs an action while nobody of ours has the GPU at the address open, see
 	// nvml.Source. Nil: nobody ever has.
 	LetGo func(ctx context.Context, pci string, action func(context.Context) error) error
+	// RDMANodes returns the device nodes that an RDMA device has now, in whatever network
+	// namespace it is, see nic.CharDevices.
+	RDMANodes func(device string) ([]string, error)
+	// DeviceInfo is where Multus looks for what is known of devices.
+	DeviceInfo multus.DeviceInfo
 	// BootID of the running machine.
 	BootID string
 
@@ -109,6 +115,11 @@ func (s *Steps) Of(entry *Entry) []Step {
 	}
 	for i := range entry.Devices {
 		steps = append(steps, s.userSpace(entry, &entry.Devices[i])...)
+	}
+	for i := range entry.Devices {
+		if device := &entry.Devices[i]; device.Network != nil && device.Network.External {
+			steps = append(steps, s.deviceInfo(device))
+		}
 	}
 	return append(steps, &networkStep{attacher: s.Attacher, entry: entry}, &metadataStep{steps: s, entry: entry, partitions: spec.partitions}, spec)
 }
@@ -146,8 +157,8 @@ type specStep struct {
 	entry *Entry
 	// partitions of the entry, whose steps come before.
 	partitions map[string]*gpu.PartitionStep
-	// built is kept from Do for Verify, which follows at once.
-	built *specs.Spec
+	// encoded is kept from Compose for Do, and from there for Verify, which follow at once.
+	encoded []byte
 	// mended is what Do found to be wrong.
 	mended Drift
 }
@@ -173,9 +184,10 @@ func (s *specStep) Verify(ctx context.Context) error {
 
 func (s *specStep) Undo(context.Context) error { return s.steps.Directory.Remove(s.entry.ClaimUID) }
 
-func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
-	if s.built != nil {
-		return s.built, nil
+// build returns the spec, encoded.
+func (s *specStep) build(ctx context.Context) ([]byte, error) {
+	if s.encoded != nil {
+		return s.encoded, nil
 	}
 	raw, err := encodeEntry(s.entry)
 	if err != nil {
@@ -194,8 +206,15 @@ func (s *specStep) build(ctx context.Context) (*specs.Spec, error) {
 			return nil, err
 		}
 	}
-	s.built, err = s.steps.Specs.Build(ctx, claim)
-	return s.built, err
+	if err := s.steps.followRDMA(s.entry, claim); err != nil {
+		return nil, err
+	}
+	spec, err := s.steps.Specs.Build(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	s.encoded, err = cdi.Encode(s.entry.ClaimUID, spec)
+	return s.encoded, err
 }
 
 // renumber has the device's nodes be those of today. Drivers number GPUs and RDMA
@@ -225,6 +244,9 @@ func (e *Entry) cdiClaim() *cdi.Claim {
 		}
 		if d.Partition != nil {
 			device.Partition = &cdi.Partition{Profile: d.Partition.Profile}
+		}
+		if d.byClaimName(e) {
+			device.DeviceID = d.NIC.Placement.PCI
 		}
 		if d.RDMA {
 			device.RDMA = d.NIC.RDMA

@@ -76,12 +76,34 @@ func ContainerFile(driver, podClaim, claim, request string) string {
 	return metadata.ResourceClaimFilePath(driver, claim, request)
 }
 
-// Ensure makes the request's file say what content says. It reports whether it
+// Document is the content of a request's file in the form that is written.
+type Document struct {
+	directory *Directory
+	content   *Content
+	// first is that of generation 1.
+	first []byte
+}
+
+// Encode makes the document. The content must not be changed after that.
+func (d *Directory) Encode(content *Content) (*Document, error) {
+	first, err := d.encode(content, 1)
+	return &Document{d, content, first}, err
+}
+
+// in is the document in a generation, of which there is none before the first.
+func (o *Document) in(generation int64) ([]byte, error) {
+	if generation <= 1 {
+		return o.first, nil
+	}
+	return o.directory.encode(o.content, generation)
+}
+
+// Ensure makes the request's file say what the document says. It reports whether it
 // had to write; then the generation is one more than before.
-func (d *Directory) Ensure(content *Content) (written bool, err error) {
-	file := d.file(content)
-	have, generation := d.read(file)
-	want, err := d.encode(content, max(generation, 1))
+func (o *Document) Ensure() (written bool, err error) {
+	file := o.directory.file(o.content)
+	have, generation := o.directory.read(file)
+	want, err := o.in(generation)
 	if err != nil {
 		return false, err
 	}
@@ -89,21 +111,21 @@ func (d *Directory) Ensure(content *Content) (written bool, err error) {
 		return false, nil
 	}
 	if generation > 0 {
-		if want, err = d.encode(content, generation+1); err != nil {
+		if want, err = o.in(generation + 1); err != nil {
 			return false, err
 		}
 	}
 	if err := write(file, want, have == nil); err != nil {
-		return false, fmt.Errorf("write the metadata of request %s: %w; check free space and permissions of %s", content.Requests[0].Name, err, d.path)
+		return false, fmt.Errorf("write the metadata of request %s: %w; check free space and permissions of %s", o.content.Requests[0].Name, err, o.directory.path)
 	}
 	return true, nil
 }
 
-// Verify fails unless the request's file says what content says, in any generation.
-func (d *Directory) Verify(content *Content) error {
-	file := d.file(content)
-	have, generation := d.read(file)
-	want, err := d.encode(content, max(generation, 1))
+// Verify fails unless the request's file says what the document says, in any generation.
+func (o *Document) Verify() error {
+	file := o.directory.file(o.content)
+	have, generation := o.directory.read(file)
+	want, err := o.in(generation)
 	if err != nil {
 		return err
 	}
@@ -111,6 +133,24 @@ func (d *Directory) Verify(content *Content) error {
 		return fmt.Errorf("the metadata file %s differs from what was written; something else writes to this directory", file)
 	}
 	return nil
+}
+
+// Ensure is as of the content's document.
+func (d *Directory) Ensure(content *Content) (written bool, err error) {
+	document, err := d.Encode(content)
+	if err != nil {
+		return false, err
+	}
+	return document.Ensure()
+}
+
+// Verify is as of the content's document.
+func (d *Directory) Verify(content *Content) error {
+	document, err := d.Encode(content)
+	if err != nil {
+		return err
+	}
+	return document.Verify()
 }
 
 // Read decodes a request's file.

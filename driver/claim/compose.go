@@ -1,0 +1,51 @@
+// What the files of a claim are to say is worked out while the disk is busy with its
+// journal entry. That changes nothing on the node, and so may come before the entry
+// is durable; to write the files may not.
+
+package claim
+
+import "context"
+
+// composer is a step that can work out beforehand what it will write. What comes of
+// it shows when it is done.
+type composer interface{ Compose(ctx context.Context) }
+
+// compose has the steps compose, side by side with the caller's work, which is over
+// when done is called.
+func compose(ctx context.Context, steps []Step) (done func()) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for _, step := range steps {
+			if c, can := step.(composer); can {
+				c.Compose(ctx)
+			}
+		}
+	}()
+	return func() { <-over }
+}
+
+// Compose implements composer. What names partitions or functions in user space waits
+// until these are there.
+func (s *specStep) Compose(ctx context.Context) {
+	if s.entry.settledByPlan() {
+		_, _ = s.build(ctx) // an error comes again in Do
+	}
+}
+
+// Compose implements composer.
+func (s *metadataStep) Compose(context.Context) {
+	if s.entry.settledByPlan() {
+		s.documents, _ = s.describe() // an error comes again in Do
+	}
+}
+
+// settledByPlan: nothing that steps do has a say in what the claim's files say.
+func (e *Entry) settledByPlan() bool {
+	for i := range e.Devices {
+		if d := &e.Devices[i]; d.Partition != nil || d.VFIO != nil || d.VF != nil {
+			return false
+		}
+	}
+	return true
+}
