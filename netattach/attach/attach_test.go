@@ -76,6 +76,7 @@ func (n *node) restart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { attacher.Close() })
 	n.attacher = attacher
 }
 
