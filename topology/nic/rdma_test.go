@@ -3,6 +3,7 @@ package nic
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,6 +72,15 @@ func TestRDMADevices(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, []*topology.RDMADevice{nics[0].RDMA, nics[1].RDMA, nics[2].RDMA}); diff != "" {
 		t.Error(diff)
+	}
+	// A device in a pod's namespace is not in class/infiniband here; its nodes are where they were.
+	if err := os.Remove(filepath.Join(root, "class/infiniband/mlx5_2")); err != nil {
+		t.Fatal(err)
+	}
+	for device, want := range map[string][]string{"mlx5_2": want[0].CharDevices, "mlx5_10": {"/dev/infiniband/rdma_cm", "/dev/infiniband/uverbs7"}, "mlx5_1": nil} {
+		if got, err := CharDevices(root, dev, device); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s has the nodes %v, %v; want %v", device, got, err, want)
+		}
 	}
 }
 
