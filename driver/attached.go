@@ -5,6 +5,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -45,12 +46,12 @@ func (d *Driver) describe(subject publish.Subject) (publish.Attributes, bool) {
 
 // Attached is told by netattach that the claim's netdevs are up in their pod, whose
 // containers may start when it returns nil.
-func (d *Driver) Attached(_ context.Context, uid types.UID) error {
+func (d *Driver) Attached(ctx context.Context, uid types.UID) error {
 	entry := d.cfg.Journal.Entry(uid)
 	if entry == nil {
 		return fmt.Errorf("claim %s is not prepared any more", uid)
 	}
-	err := d.steps.Attached(entry)
+	err := errors.Join(d.steps.Attached(entry), d.steps.FollowRDMA(ctx, entry))
 	if err != nil {
 		d.wantReconcile()
 	}
