@@ -13,7 +13,9 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	resourceclient "k8s.io/client-go/kubernetes/typed/resource/v1"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
@@ -21,6 +23,8 @@ import (
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/attach"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -89,6 +93,9 @@ type Config struct {
 	// LetGo runs an action while the agent has the GPU at a PCI address not open, and
 	// opens the driver anew after it, see nvml.Source. Nil: the agent never has any open.
 	LetGo func(ctx context.Context, pci string, action func(context.Context) error) error
+	// HostState returns a netdev with its state on the host as it is now, see
+	// claim.Admission. Nil: nobody reads it.
+	HostState func(netattach.DeviceIntent) (netattach.DeviceIntent, error)
 	// VFs sets up VFs. Nil: claims for which something is set on a VF are refused.
 	VFs claim.VFs
 	// Uplinks returns, by name, why the node lives on those of the NICs that it
@@ -96,6 +103,11 @@ type Config struct {
 	Uplinks func(context.Context, []topology.NIC) (map[string]string, error)
 	// Events, if set, is told what of the machine is not offered.
 	Events Events
+	// StatusClient writes claims' status. It should have a rate limit of its own, so
+	// that no prepare waits for it. Nil: nobody is told what becomes of claims.
+	StatusClient resourceclient.ResourceClaimsGetter
+	// AttachRecords returns those of a claim's attachments, for its status.
+	AttachRecords func(claim types.UID) ([]attach.Record, error)
 	// Rescan, if set, is called when NICs came home and when partitions were made
 	// or removed, so that discovery looks at once.
 	Rescan func()

@@ -22,6 +22,8 @@ import (
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/driver/status"
 	"github.com/hostler-dev/hostler/driver/vfio"
+	"github.com/hostler-dev/hostler/netattach/multus"
+	"github.com/hostler-dev/hostler/topology/nic"
 )
 
 // Driver does what the kubelet asks for.
@@ -73,6 +75,8 @@ func New(cfg Config) (*Driver, error) {
 		Recut:       cfg.Rescan,
 		VFIO:        bus,
 		LetGo:       cfg.LetGo,
+		RDMANodes:   func(device string) ([]string, error) { return nic.CharDevices(paths.Sys, paths.Dev, device) },
+		DeviceInfo:  multus.DeviceInfo{Path: paths.DeviceInfo},
 		BootID:      cfg.BootID,
 		Specs: &cdi.Builder{
 			GPUs: cdi.NewNVIDIA(cdi.NVIDIAConfig{
@@ -86,7 +90,7 @@ func New(cfg Config) (*Driver, error) {
 		},
 	}
 	admission := &claim.Admission{
-		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, VFIO: bus, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
+		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, VFIO: bus, HostState: cfg.HostState, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
 	}
 	var observe func(step, phase string, duration time.Duration, err error)
 	if cfg.Recorder != nil { // Release does without
@@ -261,7 +265,7 @@ func (d *Driver) plan(c *resourceapi.ResourceClaim) (*claim.Entry, error) {
 	}
 	entry, err := claim.Plan(claim.PlanInput{
 		Claim: c, NodeName: d.cfg.NodeName, Snapshot: snapshot, ComingHome: missing,
-		Held: d.machine.held(d.ledger.Held(), time.Now()), Partitions: d.cfg.Publish.Partitions,
+		Held: d.machine.held(d.ledger.Held(), time.Now()), Partitions: d.cfg.Publish.Partitions, MultusResourceNames: d.cfg.Publish.MultusResourceNames,
 		Resolvers: d.cfg.Resolvers(), NodeAddresses: addresses,
 	})
 	if err != nil {

@@ -74,9 +74,9 @@ func runAgent(ctx context.Context, cfg *v1alpha1.AgentConfig) error {
 		return err
 	}
 	defer lock.Close()
-	client, err := kubernetes.NewForConfig(restConfig)
+	client, err := newClient(restConfig)
 	if err != nil {
-		return fmt.Errorf("making a client for the API server: %w", err)
+		return err
 	}
 	return (&service{cfg: cfg, rest: restConfig, client: client, pod: types.UID(os.Getenv("POD_UID"))}).run(ctx)
 }
@@ -141,7 +141,9 @@ func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, err
 	if a.attacher, err = attach.New(attach.Config{
 		Intents: claim.NewStore(journal), Run: cfg.Paths.Run, CNIBin: cfg.Paths.CNIBin, CNICache: cfg.Paths.CNICache,
 		Living:   &a.living,
+		Running:  func() (attach.Running, error) { return driver.RunningPods("/proc") },
 		Attached: func(ctx context.Context, claim types.UID) error { return a.driver.Attached(ctx, claim) },
+		Changed:  func(change attach.Change) { a.driver.AttachmentChanged(change) },
 	}); err != nil {
 		return nil, err
 	}
@@ -158,9 +160,14 @@ func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, err
 	if err != nil {
 		return nil, err
 	}
+	statusClient, err := newStatusClient(s.rest)
+	if err != nil {
+		return nil, err
+	}
 	if a.driver, err = driver.New(driver.Config{
+		StatusClient: statusClient, AttachRecords: a.attacher.RecordsOf,
 		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, Front: front, BootID: boot, Journal: journal,
-		Attacher: a.attacher, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
+		Attacher: a.attacher, HostState: a.attacher.HostState, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
 		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
 		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, LetGo: a.gpus.LetGo, VFs: vfs, Uplinks: a.hardware.Uplinks, Events: events,
 	}); err != nil {

@@ -68,6 +68,9 @@ type Device struct {
 	UserSpace []string
 	// Mounts are files that containers with the device can read.
 	Mounts []Mount
+	// DeviceID is what Multus is to read in the name of the claim's only device, "" if
+	// that is to have an ordinary name.
+	DeviceID string
 }
 
 // Mount is a file of the host in a container.
@@ -93,10 +96,11 @@ type Claim struct {
 // DeviceIDs are the CDI devices that give a container the named device, or that
 // share of it. Its own comes first, because the kubelet names that one in the pod's status.
 func (c *Claim) DeviceIDs(device string, share types.UID) []string {
-	ids := []string{DeviceID(c.UID, c.key(device, share))}
+	names := c.names()
+	ids := []string{names.qualified(c.key(device, share))}
 	for i := range c.Devices {
 		if c.Devices[i].Name == device && c.Devices[i].GPU != nil {
-			return append(ids, DeviceID(c.UID, commonGPU))
+			return append(ids, names.qualified(commonGPU))
 		}
 	}
 	return ids
@@ -115,8 +119,9 @@ func (c *Claim) key(device string, share types.UID) string {
 
 // Build makes the claim's spec.
 func (b *Builder) Build(ctx context.Context, claim *Claim) (*specs.Spec, error) {
+	names := claim.names()
 	spec := &specs.Spec{
-		Kind:           Kind,
+		Kind:           names.kind(),
 		Annotations:    map[string]string{EntryAnnotation: string(claim.Entry)},
 		ContainerEdits: b.claimEdits(claim.UID),
 	}
@@ -129,7 +134,7 @@ func (b *Builder) Build(ctx context.Context, claim *Claim) (*specs.Spec, error) 
 			if err != nil {
 				return nil, fmt.Errorf("collect the GPU driver's files: %w", err)
 			}
-			spec.Devices = append(spec.Devices, specs.Device{Name: deviceName(claim.UID, commonGPU), ContainerEdits: *edits})
+			spec.Devices = append(spec.Devices, specs.Device{Name: names.device(commonGPU), ContainerEdits: *edits})
 		}
 		// Two requests of a claim may have one device; it is one CDI device.
 		key := claim.key(device.Name, device.Share)
@@ -141,7 +146,7 @@ func (b *Builder) Build(ctx context.Context, claim *Claim) (*specs.Spec, error) 
 		if err != nil {
 			return nil, fmt.Errorf("collect what a container needs for device %s: %w", device.Name, err)
 		}
-		spec.Devices = append(spec.Devices, specs.Device{Name: deviceName(claim.UID, key), ContainerEdits: *edits})
+		spec.Devices = append(spec.Devices, specs.Device{Name: names.device(key), ContainerEdits: *edits})
 	}
 	version, err := specs.MinimumRequiredVersion(spec)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/driver/vfio"
+	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -29,9 +30,12 @@ type Admission struct {
 	// VFs reads what PFs keep of their VFs; nil admits nothing that is set on one.
 	VFs VFs
 	// VFIO reads IOMMU groups; nil admits nothing to user space.
-	VFIO    *vfio.Bus
-	Journal *Journal
-	BootID  string
+	VFIO *vfio.Bus
+	// HostState returns a netdev with its state on the host as it is now. Nil: nobody
+	// reads it, and what Multus takes comes home as the plan says it was.
+	HostState func(netattach.DeviceIntent) (netattach.DeviceIntent, error)
+	Journal   *Journal
+	BootID    string
 }
 
 // Admit refuses the entry, or completes what it says of partitions.
@@ -49,6 +53,15 @@ func (a *Admission) Admit(ctx context.Context, entry *Entry) error {
 			if err := a.admitVF(entry, device); err != nil {
 				return fmt.Errorf("VF %s: %w", nameOf(device, device.NIC.Name), err)
 			}
+		}
+		if device := &entry.Devices[i]; device.Network != nil && device.Network.External && a.HostState != nil {
+			// When the agent sees the netdev again, Multus has it in the pod.
+			state, err := a.HostState(*device.Network)
+			if err != nil {
+				return fmt.Errorf("note how NIC %s is on the host: %w", device.Name, err)
+			}
+			state.HostMAC = device.Network.HostMAC // which a VF gets only after this
+			device.Network = &state
 		}
 		if device := &entry.Devices[i]; device.VFIO != nil {
 			if err := a.admitToUserSpace(ctx, entry, device); err != nil {

@@ -33,6 +33,8 @@ type PlanInput struct {
 	Resolvers []netip.Addr
 	// Partitions says whether partitions that do not exist are made. Default: they are.
 	Partitions v1alpha1.PartitionOffer
+	// MultusResourceNames are as in the agent's configuration.
+	MultusResourceNames []v1alpha1.MultusResourceName
 	// NodeAddresses are those by which the cluster knows the node.
 	NodeAddresses []netip.Addr
 }

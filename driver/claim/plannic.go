@@ -63,6 +63,9 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, result *resourceap
 		// By then the netdev has it, and it has to have it still when it comes home.
 		device.Network.HostMAC = *device.VF.Wanted.MAC
 	}
+	if device.Network.External {
+		return planMultus(in, device, nic, device.Network)
+	}
 	return nil
 }
 

@@ -83,7 +83,7 @@ func TestPlanOfWhatThePodGetsOfANIC(t *testing.T) {
 		{"RDMA that must be there", nicRDMA, "", `{"rdma": "Exclusive"}`, netattach.DeviceIntent{PodName: "eth1", RDMA: &netattach.RDMAIntent{Device: "mlx5_0", Mode: "Exclusive"}}, true},
 		{"no RDMA", nicRDMA, "", `{"rdma": "None"}`, netattach.DeviceIntent{PodName: "eth1"}, false},
 		{"InfiniBand without a netdev", nicIB, "", `{"rdma": "Shared"}`, netattach.DeviceIntent{RDMA: &netattach.RDMAIntent{Device: "mlx5_0", Mode: "Shared"}}, true},
-		{"brought by Multus", nicRDMA, "", `{"attach": "Multus"}`, netattach.DeviceIntent{External: true, RDMA: auto}, true},
+		{"brought by Multus", nicRDMA, "", `{"attach": "Multus"}`, netattach.DeviceIntent{External: true, ResourceName: "c", RDMA: auto}, true},
 		{"a macvlan child", nicRDMA, `{"mode": "macvlan"}`, `{"hardwareAddress": "02:00:5E:10:00:01", "mtu": 9000}`,
 			netattach.DeviceIntent{PodName: "eth1", Child: &netattach.ChildIntent{Kind: "macvlan", Mode: "bridge"}, HardwareAddress: "02:00:5e:10:00:01", MTU: 9000}, false},
 		{"an ipvlan child", nicPlain, "", `{"mode": "ipvlan", "ipvlan": {"mode": "l3s"}, "interfaceName": "net1"}`,

@@ -90,6 +90,8 @@ type wiring struct {
 	islands, affinity map[string]string
 	rails             map[string]int
 	numa              numa
+	// resourceName is that of a NIC, "" if it has none.
+	resourceName func(*topology.NIC) string
 }
 
 // wiringOf names an island after its first GPU. A GPU alone is no island.

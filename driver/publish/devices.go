@@ -83,14 +83,15 @@ func partitionCapacity(r *topology.MIGResources) capacities {
 // function is what a NIC can do, alone or in a pair. Its speed is absent while
 // there is no carrier: the kernel does not know it then, and who asks for a
 // bandwidth is not served by such a port. A NIC that a pod holds keeps its entry.
-func (a attributes) function(nic *topology.NIC) attributes {
+func (a attributes) function(nic *topology.NIC, wiring *wiring) attributes {
 	a.
 		text("kind", string(nic.Kind)).
 		text("driver", nic.Driver).
 		text("firmwareVersion", nic.Firmware).
 		text("pfName", nic.Parent).
 		flag("rdma", nic.RDMA != nil).
-		standardText(DeviceIDAttribute, nic.Placement.PCI)
+		standardText(DeviceIDAttribute, nic.Placement.PCI).
+		standardText(ResourceNameAttribute, wiring.resourceName(nic))
 	if nic.RDMA != nil {
 		a.text("rdmaDevice", nic.RDMA.Name)
 	}
@@ -107,7 +108,7 @@ func (a attributes) function(nic *topology.NIC) attributes {
 func nicAttributes(nic *topology.NIC, wiring *wiring) attributes {
 	a := newAttributes().
 		text("type", "nic").
-		function(nic).
+		function(nic, wiring).
 		text("vendorID", nic.VendorID).
 		text("deviceID", nic.DeviceID).
 		number("vfID", nic.VFID).
@@ -120,7 +121,7 @@ func nicAttributes(nic *topology.NIC, wiring *wiring) attributes {
 }
 
 // pairAttributes are the GPU's, who decides where the pair sits, and of the NIC
-// what it can do: 29 of the 32 that the API allows a device together with its capacities.
+// what it can do: 30 of the 32 that the API allows a device together with its capacities.
 func pairAttributes(pair *topology.Pair, gpu *topology.GPU, nic *topology.NIC, driver *topology.Driver, wiring *wiring) attributes {
 	return newAttributes().
 		text("type", "pair").
@@ -130,7 +131,7 @@ func pairAttributes(pair *topology.Pair, gpu *topology.GPU, nic *topology.NIC, d
 		text("uuid", gpu.UUID).
 		model(gpu, driver).
 		nvlink(gpu, wiring).
-		function(nic).
+		function(nic, wiring).
 		placement(gpu.Name, &gpu.Placement, wiring)
 }
 

@@ -66,6 +66,9 @@ func newOffering(in Input) *offering {
 	o.snapshot = o.settled()
 	list := in.Publish.NUMANode == v1alpha1.NUMANodeList && in.Features.ListAttributes
 	o.wiring = wiringOf(&o.snapshot, numa{nodes: o.snapshot.NUMANodes, list: list})
+	o.wiring.resourceName = func(nic *topology.NIC) string {
+		return ResourceName(in.Publish.MultusResourceNames, &o.snapshot, nic)
+	}
 	return o
 }
 
