@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/hostler-dev/hostler/netattach/attach"
 )
 
 // podProcesses are the control groups of all processes under proc, normally
@@ -38,6 +40,28 @@ func readPodProcesses(proc string) (podProcesses, error) {
 		all.Write(raw)
 	}
 	return podProcesses(all.String()), nil
+}
+
+// RunningPods says which pods have processes under proc, normally "/proc". It
+// refuses to say where it sees a container's processes only: there the first process
+// is of the own control group, while a node's is its init.
+func RunningPods(proc string) (attach.Running, error) {
+	first, err := os.ReadFile(filepath.Join(proc, "1", "cgroup"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the node's first process: %w", err)
+	}
+	own, err := os.ReadFile(filepath.Join(proc, "self", "cgroup"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the own control group: %w", err)
+	}
+	if string(first) == string(own) {
+		return nil, errors.New("the agent sees no processes but its own (its pod needs hostPID: true)")
+	}
+	processes, err := readPodProcesses(proc)
+	if err != nil {
+		return nil, err
+	}
+	return processes.of, nil
 }
 
 // of reports whether a process of the pod is there. The kubelet's systemd driver

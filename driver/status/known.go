@@ -39,6 +39,8 @@ type known struct {
 	written time.Time
 	tried   []resourceapi.AllocatedDeviceStatus
 	dropped bool
+	// complaint is why the API server did not take the last write, as it was logged.
+	complaint string
 	// doubtful: it may be gone or be allocated anew, so it is read first.
 	doubtful bool
 }
@@ -193,4 +195,16 @@ func fieldManager(node string) string {
 	_, _ = hash.Write([]byte(name)) // which never fails
 	sum := fmt.Sprintf("-%x", hash.Sum64())
 	return name[:longestManager-len(sum)] + sum
+}
+
+// complain reports whether the error is another than the last one of the claim.
+func (w *Writer) complain(looked *known, err error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	k := w.claims[looked.uid]
+	if k == nil || k.complaint == err.Error() {
+		return false
+	}
+	k.complaint = err.Error()
+	return true
 }

@@ -185,7 +185,9 @@ func (w *Writer) apply(ctx context.Context, k *known, wanted []resourceapi.Alloc
 		return nil // until the next look at all claims
 	case apierrors.IsInvalid(err) || apierrors.IsConflict(err) || apierrors.IsBadRequest(err):
 		if asked {
-			logger.Error(err, "The API server does not take a claim's status; it is tried again with the next look at all claims")
+			if w.complain(k, err) {
+				logger.Error(err, "The API server does not take a claim's status; it is tried again with the next look at all claims")
+			}
 			return nil
 		}
 		w.doubt(k) // it may be allocated anew, or another of its name
@@ -223,6 +225,7 @@ func (w *Writer) wrote(k *known, wanted []resourceapi.AllocatedDeviceStatus, ans
 	if now == nil {
 		return
 	}
+	now.complaint = ""
 	now.present, now.version, now.written = ours(answer), answer.ResourceVersion, w.cfg.Now()
 	if len(wanted) == 0 && !now.prepared && now.failure == "" {
 		delete(w.claims, k.uid)

@@ -55,6 +55,9 @@ type Config struct {
 	// Living are the sandboxes that the runtime says live, see InUse. Nil: nobody
 	// says so, and the records have the last word.
 	Living *Living
+	// Running tells which pods have processes on this node. It is asked where the
+	// runtime does not say which sandboxes live. Nil: nobody knows.
+	Running func() (Running, error)
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }

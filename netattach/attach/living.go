@@ -1,13 +1,10 @@
 package attach
 
 // Which pods have a sandbox now, by the runtime's word. A network namespace tells
-// that of the pods that have one of their own; of pods on the host's network only
-// the runtime knows. It says so while its NRI is connected, and nobody does while
-// it is not: then it is not known who has ended, which is no reason to take
-// anybody's devices.
+// that of the pods that have one of their own; of pods on the host's network the
+// runtime knows, and says so while its NRI is connected. While it is not, see InUse.
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -101,58 +98,4 @@ func (l *Living) any(pods []netattach.PodReference) (lives, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(pods, func(p netattach.PodReference) bool { return len(l.pods[p.UID]) > 0 }), l.known
-}
-
-// InUse reports whether a sandbox of one of the claim's pods still lives. Its
-// error says that it cannot be told.
-//
-// A pod that no record is of has no container that uses the claim: each of them
-// passes the gate, which makes a record. While the runtime does not say who
-// lives, a record of a pod on the host's network is the only trace of it, and
-// nothing tells whether it still runs. Such a claim waits for the runtime's word,
-// for the kubelet's, or for `hostler release`, which sees the node's processes.
-func (a *Attacher) InUse(claim types.UID) (bool, error) {
-	records, err := a.records.list()
-	if err != nil {
-		return false, err
-	}
-	intent, _ := a.cfg.Intents.Intent(claim)
-	pods := slices.Clone(intent.Pods)
-	var untold *Record
-	for _, record := range records {
-		if record.Intent.ClaimUID != claim || record.BootID != a.records.bootID || record.State == StateDetached {
-			continue
-		}
-		pods = append(pods, record.Pod)
-		namespace, alive, err := record.open()
-		if err != nil {
-			return false, err
-		}
-		if alive {
-			return true, namespace.Close()
-		}
-		if record.NetNS == "" {
-			untold = &record
-		}
-	}
-	if a.cfg.Living == nil {
-		return false, nil
-	}
-	switch lives, known := a.cfg.Living.any(pods); {
-	case known:
-		return lives, nil
-	case untold != nil:
-		return false, fmt.Errorf("claim %s/%s is not wanted any more, but pod %s/%s is on the host's network and may still use it: the container runtime's NRI, which would tell, is not connected; check that it is enabled and paths.nri is its socket, or run `hostler release` with the agent stopped", untold.Intent.ClaimNamespace, untold.Intent.ClaimName, untold.Pod.Namespace, untold.Pod.Name)
-	}
-	return false, nil
-}
-
-// ended reports whether the record is of a pod on the host's network that the
-// runtime knows to have no sandbox any more.
-func (a *Attacher) ended(record Record) bool {
-	if record.NetNS != "" || a.cfg.Living == nil {
-		return false
-	}
-	lives, known := a.cfg.Living.any([]netattach.PodReference{record.Pod})
-	return known && !lives
 }

@@ -2,6 +2,7 @@ package attach
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -24,6 +25,9 @@ func TestInUse(t *testing.T) {
 	disconnected := func(l *Living) { l.Began(Sandbox{ID: "s", Pod: pod}) }
 	says := func(sandboxes ...Sandbox) func(*Living) { return func(l *Living) { l.Are(sandboxes) } }
 	first, second, other := Sandbox{ID: "s", Pod: pod}, Sandbox{ID: "t", Pod: netattach.PodReference{UID: "pod-2"}}, Sandbox{ID: "u", Pod: netattach.PodReference{UID: "pod-3"}}
+	runs := func(pods ...types.UID) func() (Running, error) {
+		return func() (Running, error) { return func(pod types.UID) bool { return slices.Contains(pods, pod) }, nil }
+	}
 	joined := *onHost
 	joined.Pod.UID = "pod-3"
 	for _, test := range []struct {
@@ -32,22 +36,29 @@ func TestInUse(t *testing.T) {
 		// runtime is nil where nobody speaks for one.
 		runtime func(*Living)
 		want    string
+		// processes is what is known of the node's, nothing if nil.
+		processes func() (Running, error)
 	}{
-		{"a pod on the host's network, with the runtime connected", onHost, says(first, other), "in use"},
-		{"its sandbox has ended", onHost, says(other), "free"},
-		{"nothing was heard of the runtime since the agent's start", onHost, func(*Living) {}, "unknown"},
-		{"the runtime has been disconnected", onHost, disconnected, "unknown"},
-		{"the runtime came back without it", onHost, func(l *Living) { disconnected(l); l.Forget(); l.Are(nil) }, "free"},
-		{"nobody speaks for a runtime, as for `hostler release`", onHost, nil, "free"},
-		{"a pod with a namespace of its own", own("/proc/self/ns/net"), says(first), "in use"},
-		{"that the runtime does not know", own("/proc/self/ns/net"), says(), "in use"},
-		{"whose namespace is gone", own("/proc/self/ns/gone"), says(), "free"},
-		{"whose namespace is gone, with the runtime disconnected", own("/proc/self/ns/gone"), disconnected, "free"},
-		{"a pod that no container of passed the gate", nil, disconnected, "free"},
-		{"a pod that no container of passed the gate yet", nil, says(second), "in use"},
-		{"a pod that joined the claim later", &joined, says(other), "in use"},
+		{"a pod on the host's network, with the runtime connected", onHost, says(first, other), "in use", nil},
+		{"its sandbox has ended", onHost, says(other), "free", nil},
+		{"nothing was heard of the runtime since the agent's start", onHost, func(*Living) {}, "unknown", nil},
+		{"the runtime has been disconnected", onHost, disconnected, "unknown", nil},
+		{"the runtime came back without it", onHost, func(l *Living) { disconnected(l); l.Forget(); l.Are(nil) }, "free", nil},
+		{"nobody speaks for a runtime, as for `hostler release`", onHost, nil, "free", nil},
+		{"a pod with a namespace of its own", own("/proc/self/ns/net"), says(first), "in use", nil},
+		{"that the runtime does not know", own("/proc/self/ns/net"), says(), "in use", nil},
+		{"whose namespace is gone", own("/proc/self/ns/gone"), says(), "free", nil},
+		{"whose namespace is gone, with the runtime disconnected", own("/proc/self/ns/gone"), disconnected, "free", nil},
+		{"a pod that no container of passed the gate", nil, disconnected, "free", nil},
+		{"a pod that no container of passed the gate yet", nil, says(second), "in use", nil},
+		{"a pod that joined the claim later", &joined, says(other), "in use", nil},
+		{"without the runtime, a process of the pod runs", onHost, disconnected, "in use", runs("pod-1", "pod-9")},
+		{"without the runtime, none does", onHost, disconnected, "free", runs("pod-9")},
+		{"without the runtime, of a pod that joined later one does", &joined, disconnected, "in use", runs("pod-3")},
+		{"without the runtime, the agent does not see the node's processes", onHost, disconnected, "unknown", func() (Running, error) { return nil, errors.New("hostPID") }},
+		{"the runtime's word counts before that of processes", onHost, says(other), "free", runs("pod-1")},
 	} {
-		cfg := Config{Intents: journal{"claim-1": {ClaimUID: "claim-1", ClaimNamespace: "ns", ClaimName: "c", Pods: []netattach.PodReference{pod, {UID: "pod-2"}}}}, Run: t.TempDir()}
+		cfg := Config{Intents: journal{"claim-1": {ClaimUID: "claim-1", ClaimNamespace: "ns", ClaimName: "c", Pods: []netattach.PodReference{pod, {UID: "pod-2"}}}}, Run: t.TempDir(), Running: test.processes}
 		if test.runtime != nil {
 			cfg.Living = &Living{}
 			test.runtime(cfg.Living)
@@ -92,7 +103,11 @@ func inode(t *testing.T, path string) uint64 {
 // The sandbox of a pod on the host's network ended while no agent heard of it.
 func TestRecordOfAnEndedPodOnTheHostsNetworkGoes(t *testing.T) {
 	living := &Living{}
-	attacher, err := New(Config{Intents: journal{}, Run: t.TempDir(), Living: living})
+	var processes []types.UID
+	blind := errors.New("the agent does not see the node's processes")
+	attacher, err := New(Config{Intents: journal{}, Run: t.TempDir(), Living: living, Running: func() (Running, error) {
+		return func(pod types.UID) bool { return slices.Contains(processes, pod) }, blind
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +125,14 @@ func TestRecordOfAnEndedPodOnTheHostsNetworkGoes(t *testing.T) {
 		{"it says that the pod lives", func() { living.Are([]Sandbox{{ID: "s", Pod: record.Pod}}) }, 1},
 		{"it goes away", living.Forget, 1},
 		{"it says that the pod does not", func() { living.Are(nil) }, 0},
+		{"it goes away, and a process of the pod runs", func() {
+			living.Forget()
+			if err := attacher.records.write(record); err != nil {
+				t.Fatal(err)
+			}
+			blind, processes = nil, []types.UID{"pod-1"}
+		}, 1},
+		{"no process of it runs", func() { processes = []types.UID{"pod-2"} }, 0},
 	} {
 		moment.happen()
 		if err := attacher.Reconcile(context.Background()); err != nil {
