@@ -5,7 +5,7 @@ package e2e
 // block "yaml test=<name>" holds the manifests of a scenario, and "console test=<name>"
 // blocks, commands and their output; … in the output stands for anything, a line
 // of its own for any lines. "needs=<kind>" names a kind of netdev without which the
-// scenario is skipped, "with=<value>" a value of the chart that it is shown with.
+// scenario is skipped, "value=<name>=<value>" a value of the chart that it is shown with.
 
 import (
 	"bufio"
@@ -24,8 +24,8 @@ import (
 // documentedScenario is a scenario as a document tells it.
 type documentedScenario struct {
 	name, manifests string
-	// needs is a kind of netdev, "" if any kernel will do; with a value of the chart, "" for its defaults.
-	needs, with string
+	// needs is a kind of netdev, "" if any kernel will do; value one of the chart, "" for its defaults.
+	needs, value string
 	shown       []shown
 }
 
@@ -45,9 +45,9 @@ func TestNetworkingDocument(t *testing.T) {
 			}
 			s := newScenario(t)
 			s.installNetworkAttachmentDefinitions()
-			if told.with != "" {
+			if told.value != "" {
 				s.Cleanup(func() { s.deploy() })
-				s.deploy(told.with)
+				s.deploy(told.value)
 			}
 			s.applyDocumented(told.manifests)
 			for _, shown := range told.shown {
@@ -118,7 +118,7 @@ func readScenarios(path string) ([]documentedScenario, error) {
 		}
 		switch last := len(scenarios) - 1; {
 		case words[0] == "yaml":
-			scenarios = append(scenarios, documentedScenario{name: options["test"], needs: options["needs"], with: options["with"], manifests: body.String()})
+			scenarios = append(scenarios, documentedScenario{name: options["test"], needs: options["needs"], value: options["value"], manifests: body.String()})
 		case last < 0 || scenarios[last].name != options["test"]:
 			return nil, fmt.Errorf("%s: the block %q follows no manifests of that name", path, info)
 		default:
