@@ -26,7 +26,7 @@ type documentedScenario struct {
 	name, manifests string
 	// needs is a kind of netdev, "" if any kernel will do; value one of the chart, "" for its defaults.
 	needs, value string
-	shown       []shown
+	shown        []shown
 }
 
 // shown is a command and a pattern for all of its output.
