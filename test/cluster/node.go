@@ -42,7 +42,7 @@ var covered = []struct{ name, path string }{
 }
 
 // cniPlugins are installed where runtimes and agents look for them.
-var cniPlugins = []string{"bridge", "host-device", "host-local", "loopback", "macvlan", "static", "tuning"}
+var cniPlugins = []string{"bridge", "host-device", "host-local", "loopback", "macvlan", "multus", "static", "tuning"}
 
 type bind struct{ From, To string }
 

@@ -33,6 +33,7 @@ func sets() []set {
 		{name: "kubernetes", env: static, expect: "5½ minutes on two cores", ldflags: stamp("1.37.0", "1", "37")},
 		{name: "runtime", env: static, ldflags: "-s -w", expect: "a minute"},
 		{name: "coredns", env: static, ldflags: "-s -w", expect: "two minutes"},
+		{name: "multus", env: static, ldflags: "-s -w", expect: "a minute and a half"},
 		{name: "helm", env: static, ldflags: "-s -w", expect: "a minute"},
 		// go-nvml opens the driver's library with dlopen, which takes cgo.
 		{name: "nvidia", env: []string{"CGO_ENABLED=1"}, ldflags: "-s -w", expect: "half a minute"},
