@@ -55,6 +55,7 @@ type service struct {
 
 // run returns when ctx ends or when something fails that only a restart can mend.
 func (s *service) run(ctx context.Context) error {
+	go dropStart(ctx)
 	turn, front, err := s.firstTurn(ctx)
 	for err == nil {
 		err = s.serve(ctx, front)
