@@ -8,6 +8,7 @@ package main
 // of the pod: controller and scheduler making and allocating the claim.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,9 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 
@@ -27,38 +26,25 @@ import (
 // pairs of pods, one with and one without a claim.
 const pairs = 12
 
-const templateName = "gpu-nic-egress"
+// allKinds are what the measured claim asks for, a device of each.
+func allKinds() []string { return []string{"gpu", "nic", "egress"} }
 
 // podTimes are from the pod's creation.
 type podTimes struct{ scheduled, started, ready samples }
 
 func measurePods(ctx context.Context, b *bed, results []*Result) (err error) {
-	templates := b.client.ResourceV1().ResourceClaimTemplates(namespace)
-	if _, err := templates.Create(ctx, claimTemplate(), metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("make the claim template: %w", err)
+	remove, err := b.claimTemplates(ctx)
+	if err != nil {
+		return err
 	}
-	defer func() {
-		err = errors.Join(err, templates.Delete(context.WithoutCancel(ctx), templateName, metav1.DeleteOptions{}))
-	}()
+	defer func() { err = errors.Join(err, remove(context.WithoutCancel(ctx))) }()
 	before, err := b.clocks(ctx, 0)
 	if err != nil {
 		return err
 	}
 	var with, without podTimes
-	for i := range pairs + 1 {
-		for _, side := range []struct {
-			name  string
-			claim bool
-			times *podTimes
-		}{{"plain", false, &without}, {"claims", true, &with}} {
-			times := side.times
-			if i == 0 { // the first of each warms the caches
-				times = &podTimes{}
-			}
-			if err := b.startPod(ctx, fmt.Sprintf("%s-%d", side.name, i), side.claim, times); err != nil {
-				return err
-			}
-		}
+	if err := b.takeTurns(ctx, pairs, turn{"", &without}, turn{templateFor(allKinds()), &with}); err != nil {
+		return err
 	}
 	after, err := b.clocks(ctx, before.prepare.count+uint64(pairs+1))
 	if err != nil {
@@ -70,6 +56,47 @@ func measurePods(ctx context.Context, b *bed, results []*Result) (err error) {
 	r.SetFloor(with.scheduled.p50() - without.scheduled.p50())
 	r.Note = fmt.Sprintf("%.0f ms against %.0f ms to the container's first line (Ready: %.0f and %.0f); floor: until scheduled",
 		with.started.p50(), without.started.p50(), with.ready.p50(), without.ready.p50())
+	return b.addedByEach(ctx, with.started.p50()-without.started.p50())
+}
+
+// turn is a kind of pod, by the template of its claim, "" for none.
+type turn struct {
+	template string
+	times    *podTimes
+}
+
+// takeTurns starts so many pods of each kind. The first of each warms the caches.
+func (b *bed) takeTurns(ctx context.Context, rounds int, turns ...turn) error {
+	for i := range rounds + 1 {
+		for _, t := range turns {
+			times := t.times
+			if i == 0 {
+				times = &podTimes{}
+			}
+			if err := b.startPod(ctx, fmt.Sprintf("%s-%d", cmp.Or(t.template, "plain"), i), t.template, times); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// addedByEach accounts for claims of one device, beside pods without any.
+func (b *bed) addedByEach(ctx context.Context, all float64) error {
+	var without podTimes
+	turns, times := []turn{{"", &without}}, map[string]*podTimes{}
+	for _, kind := range allKinds() {
+		times[kind] = &podTimes{}
+		turns = append(turns, turn{templateFor([]string{kind}), times[kind]})
+	}
+	if err := b.takeTurns(ctx, pairs/2, turns...); err != nil {
+		return err
+	}
+	var parts []part
+	for _, kind := range allKinds() {
+		parts = append(parts, part{kind + " alone", times[kind].started.p50() - without.started.p50()})
+	}
+	b.accounts = append(b.accounts, account{"what a claim adds, by what it asks for", append(parts, part{"all of these in one claim", all})})
 	return nil
 }
 
@@ -90,31 +117,8 @@ func accountForPods(before, after *clocks, with, without podTimes) account {
 		part{"kubelet and runtime: the claim's calls, device nodes, mounts and hooks", rest}, part{"all", all})}
 }
 
-func claimTemplate() *resourceapi.ResourceClaimTemplate {
-	request := func(kind string) resourceapi.DeviceRequest {
-		return resourceapi.DeviceRequest{Name: kind, Exactly: &resourceapi.ExactDeviceRequest{DeviceClassName: kind + "." + driverName}}
-	}
-	config := func(request, parameters string) resourceapi.DeviceClaimConfiguration {
-		return resourceapi.DeviceClaimConfiguration{Requests: []string{request}, DeviceConfiguration: resourceapi.DeviceConfiguration{
-			Opaque: &resourceapi.OpaqueDeviceConfiguration{Driver: driverName, Parameters: runtime.RawExtension{Raw: []byte(parameters)}},
-		}}
-	}
-	return &resourceapi.ResourceClaimTemplate{
-		ObjectMeta: metav1.ObjectMeta{Name: templateName},
-		Spec: resourceapi.ResourceClaimTemplateSpec{Spec: resourceapi.ResourceClaimSpec{Devices: resourceapi.DeviceClaim{
-			Requests:    []resourceapi.DeviceRequest{request("gpu"), request("nic"), request("egress")},
-			Constraints: []resourceapi.DeviceConstraint{{Requests: []string{"gpu", "nic"}, MatchAttribute: ptr.To(resourceapi.FullyQualifiedName("resource.kubernetes.io/pcieRoot"))}},
-			Config: []resourceapi.DeviceClaimConfiguration{
-				config("nic", `{"apiVersion": "hostler.dev/v1alpha1", "kind": "NICConfig", "interfaceName": "rdma0", "addresses": ["10.1.0.5/24"]}`),
-				config("egress", `{"apiVersion": "hostler.dev/v1alpha1", "kind": "EgressConfig", "kernelBypass": "Allow",
-					"allow": [{"name": "api", "to": [{"cidr": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]}`),
-			},
-		}}},
-	}
-}
-
 // startPod starts a pod, takes its times and removes it.
-func (b *bed) startPod(ctx context.Context, name string, claim bool, times *podTimes) (err error) {
+func (b *bed) startPod(ctx context.Context, name, template string, times *podTimes) (err error) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
 		// Not 0: that deletes the pod before the kubelet has unprepared its claim.
 		TerminationGracePeriodSeconds: ptr.To[int64](5),
@@ -123,8 +127,8 @@ func (b *bed) startPod(ctx context.Context, name string, claim bool, times *podT
 		Containers: []corev1.Container{{Name: "main", Image: images.Busybox, ImagePullPolicy: corev1.PullNever,
 			Command: []string{"sh", "-c", "echo started; trap 'exit 0' TERM; sleep 1000000 & wait"}}},
 	}}
-	if claim {
-		pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "claim", ResourceClaimTemplateName: ptr.To(templateName)}}
+	if template != "" {
+		pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "claim", ResourceClaimTemplateName: ptr.To(template)}}
 		pod.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "claim"}}
 	}
 	api := b.client.CoreV1().Pods(namespace)
