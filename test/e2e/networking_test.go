@@ -109,7 +109,10 @@ func readScenarios(path string) ([]documentedScenario, error) {
 		}
 		words := strings.Fields(info)
 		if len(words) < 2 {
-			continue // not for this test
+			if strings.Contains(body.String(), "\nkind: Pod\n") {
+				return nil, fmt.Errorf("%s shows a pod that no test applies; give its block a test=<name>:\n%s", path, &body)
+			}
+			continue // a part of a manifest, or a command of another kind
 		}
 		options := map[string]string{}
 		for _, word := range words[1:] {
