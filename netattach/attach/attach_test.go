@@ -44,7 +44,7 @@ func (j journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Int
 // node is a host with NICs rail0 and rail1 that lead to a peer, and a pod.
 type node struct {
 	host, peer, pod *nettest.Namespace
-	run             string
+	run, bin        string
 	intents         journal
 	sandbox         Sandbox
 	now             time.Time
@@ -71,7 +71,7 @@ func newNode(t *testing.T) *node {
 // restart replaces the agent, as a kill would: nothing but the run directory stays.
 func (n *node) restart(t *testing.T) {
 	t.Helper()
-	attacher, err := New(Config{Intents: n.intents, Run: n.run, HostNamespace: &n.host.FD, CNICache: filepath.Join(n.run, "cni"),
+	attacher, err := New(Config{Intents: n.intents, Run: n.run, HostNamespace: &n.host.FD, CNIBin: n.bin, CNICache: filepath.Join(n.run, "cni"),
 		Now: func() time.Time { return n.now }})
 	if err != nil {
 		t.Fatal(err)
