@@ -33,6 +33,7 @@ var modules = []struct{ name, arguments string }{
 	// Both would make a first device when they are loaded.
 	{"bonding", "max_bonds=0"}, {"dummy", "numdummies=0"},
 	{"8021q", ""}, {"bridge", ""}, {"macvlan", ""}, {"ipvlan", ""}, {"veth", ""}, {"vrf", ""},
+	{"ifb", "numifbs=0"}, {"sch_tbf", ""}, {"sch_ingress", ""}, {"cls_u32", ""}, {"act_mirred", ""},
 	{"nf_tables", ""}, {"nft_ct", ""}, {"nft_limit", ""}, {"nft_log", ""}, {"nft_reject_inet", ""}, {"nfnetlink_log", ""},
 }
 
@@ -151,17 +152,28 @@ func readModule(ctx context.Context, path string) ([]byte, error) {
 	return content, nil
 }
 
-// toolFiles maps paths in the machine to this machine's files: busybox, ip and
-// rdma with the libraries that the dynamic linker would load for them.
+// toolFiles maps paths in the machine to this machine's files: busybox, ip, rdma and
+// a verbs program with the libraries that the dynamic linker would load for them.
 func toolFiles(ctx context.Context) (map[string]string, error) {
 	files := map[string]string{}
-	for tool, target := range map[string]string{"busybox": "bin/busybox", "ip": "opt/ip", "rdma": "opt/rdma"} {
+	wanted := map[string]string{strings.TrimPrefix(verbsProviderFile, "/"): verbsProviderFile}
+	for tool, target := range map[string]string{"busybox": "bin/busybox", "ip": "opt/ip", "rdma": "opt/rdma", "ibv_rc_pingpong": "opt/ibv_rc_pingpong"} {
 		path, err := exec.LookPath(tool)
 		if err != nil {
 			return nil, fmt.Errorf("looking for %s: %w", tool, err)
 		}
+		wanted[target] = path
+	}
+	providers, err := filepath.Glob(verbsProvider)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range providers {
+		wanted[strings.TrimPrefix(path, "/")] = path
+	}
+	for target, path := range wanted {
 		files[target] = path
-		// ldd fails on a static binary, which needs nothing.
+		// ldd fails on a static binary and on text, which need nothing.
 		listed, err := exec.CommandContext(ctx, "ldd", path).Output()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 			return nil, fmt.Errorf("listing the libraries of %s: %w", path, err)

@@ -36,7 +36,16 @@ const (
 var tools = map[string]string{
 	"busybox": "busybox-static", "ip": "iproute2", "rdma": "iproute2",
 	"modprobe": "kmod", "depmod": "kmod", "xz": "xz-utils", "dpkg": "dpkg",
+	"ibv_rc_pingpong": "ibverbs-utils",
 }
+
+// verbsProvider is how libibverbs drives rdma_rxe: a library that it loads by name and a
+// file that tells it to.
+const (
+	verbsProvider        = "/usr/lib/*/libibverbs/librxe-*.so"
+	verbsProviderFile    = "/etc/libibverbs.d/rxe.driver"
+	verbsProviderPackage = "ibverbs-providers"
+)
 
 // kernel is an unpacked kernel package.
 type kernel struct {
@@ -89,6 +98,9 @@ func install(ctx context.Context, cache string) (kernel, string, error) {
 		if _, err := exec.LookPath(tool); err != nil {
 			packages = append(packages, pkg)
 		}
+	}
+	if found, err := filepath.Glob(verbsProvider); err != nil || len(found) == 0 {
+		packages = append(packages, verbsProviderPackage)
 	}
 	qemu, err := findQEMU(ctx)
 	if err != nil {

@@ -25,12 +25,13 @@ func needMachine(t *testing.T) {
 	}
 }
 
-// TestDiscovery runs the tests of test/vm/guest in the machine.
+// TestDiscovery runs the tests of test/vm/guest in the machine, those that
+// HOSTLER_VM_RUN matches if that is set (as in go test -run).
 func TestDiscovery(t *testing.T) {
 	needMachine(t)
 	result, err := vm.Run(t.Context(), vm.Options{
 		TestBinary: buildTest(t, "./guest"),
-		Args:       []string{"-test.v", "-test.timeout=14m"},
+		Args:       []string{"-test.v", "-test.timeout=14m", "-test.run=" + os.Getenv("HOSTLER_VM_RUN")},
 		Output:     t.Output(),
 		Timeout:    15 * time.Minute, // alone it takes a minute; beside builds, many times that
 	})
