@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
 )
 
 // documentedScenario is a scenario as a document tells it.
@@ -47,7 +49,14 @@ func TestNetworkingDocument(t *testing.T) {
 			s.installNetworkAttachmentDefinitions()
 			if told.value != "" {
 				s.Cleanup(func() { s.deploy() })
+				before := s.devices()
 				s.deploy(told.value)
+				s.eventually("slices show the value", func() error {
+					if equality.Semantic.DeepEqual(before, s.devices()) {
+						return errors.New("the node's devices are as they were")
+					}
+					return nil
+				})
 			}
 			s.applyDocumented(told.manifests)
 			for _, shown := range told.shown {

@@ -95,7 +95,8 @@ func (s *scenario) limitsWhatIsSent(from, to, address string, bitsPerSecond int)
 	// What the bucket and its queue hold passes at once.
 	const held = 1 << 20
 	count := (held + 3*bitsPerSecond/8) >> 16
-	s.sh(to, "(nc -l -p 5000 >/dev/null 2>&1 &)")
+	// busybox's nc ends when its peer has nothing more to say, so the receiver is not asked.
+	s.sh(to, "(sleep 1000000 | nc -l -p 5000 >/dev/null 2>&1 &)")
 	var began, ended float64
 	s.eventually("bytes move between the shares", func() error {
 		out, err := s.trySh(from, fmt.Sprintf("read began rest </proc/uptime; dd if=/dev/zero bs=65536 count=%d 2>/dev/null | nc %s 5000 && read ended rest </proc/uptime && echo $began $ended", count, address))
