@@ -182,6 +182,35 @@ func TestWhatWasNeverBegunIsLeftAlone(t *testing.T) {
 	}
 }
 
+// host-device gives its addresses back only where it has a namespace to look into.
+func TestAddressesOfADeviceThatIsGoneAreGivenBack(t *testing.T) {
+	bin, log := t.TempDir(), filepath.Join(t.TempDir(), "log")
+	plugin(t, bin, "host-device", "", log)
+	plugin(t, bin, "pool", "", log)
+	chain := New(Config{Bin: []string{bin}, Cache: t.TempDir()})
+	a := attachmentOf(t, `{"cniVersion":"1.0.0","name":"rail","plugins":[{"type":"host-device","ipam":{"type":"pool"}}]}`, wanted("net"))
+	for netns, want := range map[string]string{"": "host-device ADD, host-device DEL, pool DEL", a.NetNS: "host-device ADD, host-device DEL"} {
+		if _, err := chain.Add(context.Background(), a); err != nil {
+			t.Fatal(err)
+		}
+		undone := a
+		undone.NetNS = netns
+		if err := chain.Del(context.Background(), undone); err != nil {
+			t.Fatal(err)
+		}
+		got := calls(t, log)
+		if who(got) != want {
+			t.Errorf("with namespace %q calls were %s, want %s", netns, who(got), want)
+		}
+		if last := got[len(got)-1].input; last["ipam"] == nil || last["name"] != "rail" {
+			t.Errorf("the last was told %v", last)
+		}
+		if err := os.Remove(log); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestLeftoversAreCollected(t *testing.T) {
 	b := newBed(t, "")
 	for _, claim := range []apitypes.UID{"claim1", "claim2"} {

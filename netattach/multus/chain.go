@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	apitypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
@@ -159,7 +160,26 @@ func (c *Chain) forget(ctx context.Context, known *libcni.NetworkAttachment, net
 	if err := c.del(ctx, list, runtime); err != nil {
 		return fmt.Errorf("CNI chain %s could not be undone for %s: %w", known.Network, known.IfName, err)
 	}
+	ipam := ipamOf(list)
+	if netns != "" || ipam == nil {
+		return nil
+	}
+	if err := c.del(ctx, ipam, runtime); err != nil {
+		return fmt.Errorf("addresses of CNI chain %s could not be given back for %s: %w", known.Network, known.IfName, err)
+	}
 	return nil
+}
+
+// ipamOf is the IPAM plugin of a chain whose first plugin moves a device, nil if it has
+// none. Without a namespace there is no device to move, and host-device and its like
+// return before they have their addresses given back (plugins/main/host-device, cmdDel).
+func ipamOf(list *libcni.NetworkConfigList) *libcni.NetworkConfigList {
+	first := list.Plugins[0]
+	if !moves(first) || first.Network.IPAM.Type == "" {
+		return nil
+	}
+	ipam := &libcni.PluginConfig{Network: &types.PluginConf{Type: first.Network.IPAM.Type}, Bytes: first.Bytes}
+	return &libcni.NetworkConfigList{Name: list.Name, CNIVersion: list.CNIVersion, Plugins: []*libcni.PluginConfig{ipam}}
 }
 
 // Collect undoes what the cache knows of and nobody else does any more: a reboot

@@ -111,7 +111,12 @@ func Brings(network netattach.NetworkIntent) bool {
 	if err != nil || len(list.Plugins) == 0 {
 		return false // what is wrong is said when it is run
 	}
-	return slices.Contains([]string{"host-device", "sriov", "ib-sriov", "accelerated-bridge"}, list.Plugins[0].Network.Type)
+	return moves(list.Plugins[0])
+}
+
+// moves names the plugins that move the device of which they are told the ID.
+func moves(plugin *libcni.PluginConfig) bool {
+	return slices.Contains([]string{"host-device", "sriov", "ib-sriov", "accelerated-bridge"}, plugin.Network.Type)
 }
 
 // NetworkName is the name by which the chain's plugins know the network.
