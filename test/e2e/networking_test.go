@@ -5,7 +5,8 @@ package e2e
 // block "yaml test=<name>" holds the manifests of a scenario, and "console test=<name>"
 // blocks, commands and their output; … in the output stands for anything, a line
 // of its own for any lines. "needs=<kind>" names a kind of netdev without which the
-// scenario is skipped, "value=<name>=<value>" a value of the chart that it is shown with.
+// scenario is skipped, "value=<name>=<value>" a value of the chart that it is shown with,
+// "with=multus" that a Multus is on the node.
 
 import (
 	"bufio"
@@ -26,9 +27,10 @@ import (
 // documentedScenario is a scenario as a document tells it.
 type documentedScenario struct {
 	name, manifests string
-	// needs is a kind of netdev, "" if any kernel will do; value one of the chart, "" for its defaults.
-	needs, value string
-	shown        []shown
+	// needs is a kind of netdev, "" if any kernel will do; value one of the chart, "" for its
+	// defaults; with is "multus" if the node's network is to be that.
+	needs, value, with string
+	shown              []shown
 }
 
 // shown is a command and a pattern for all of its output.
@@ -44,6 +46,9 @@ func TestNetworkingDocument(t *testing.T) {
 		t.Run(told.name, func(t *testing.T) {
 			if told.needs != "" && !kernelHas(told.needs) {
 				t.Skipf("this machine's kernel has no netdevs of kind %s; the emulated machine has", told.needs)
+			}
+			if told.with == "multus" {
+				withMultus(t, &node1)
 			}
 			s := newScenario(t)
 			s.installNetworkAttachmentDefinitions()
@@ -130,7 +135,7 @@ func readScenarios(path string) ([]documentedScenario, error) {
 		}
 		switch last := len(scenarios) - 1; {
 		case words[0] == "yaml":
-			scenarios = append(scenarios, documentedScenario{name: options["test"], needs: options["needs"], value: options["value"], manifests: body.String()})
+			scenarios = append(scenarios, documentedScenario{name: options["test"], needs: options["needs"], value: options["value"], with: options["with"], manifests: body.String()})
 		case last < 0 || scenarios[last].name != options["test"]:
 			return nil, fmt.Errorf("%s: the block %q follows no manifests of that name", path, info)
 		default:
