@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 )
 
@@ -69,15 +70,19 @@ func (l *lives) allocate(t *rapid.T) {
 	}
 	m.object = allocated(m.name, devices...)
 	for i, c := range m.wanted {
+		result := &m.object.Status.Allocation.Devices.Results[i]
 		if c.config != "" {
-			with(m.object, class, c.config, m.object.Status.Allocation.Devices.Results[i].Request)
+			with(m.object, class, c.config, result.Request)
+		}
+		if c.share != "" {
+			result.ShareID = new(types.UID(c.share))
 		}
 	}
 }
 
 // sameAllocation: the claim was prepared for what it has now.
 func (m *modelClaim) sameAllocation() bool {
-	return slices.EqualFunc(m.wanted, m.held, func(a, b choice) bool { return a.device == b.device })
+	return slices.EqualFunc(m.wanted, m.held, func(a, b choice) bool { return a.device == b.device && a.share == b.share })
 }
 
 func (l *lives) prepare(t *rapid.T) {

@@ -28,6 +28,8 @@ type choice struct {
 	vf    string
 	bound string
 	taken bool
+	// share is which one of the device it is, "" for the whole.
+	share string
 }
 
 func (c choice) cut() bool { return strings.Contains(c.device[1], "-mig-") }
@@ -48,6 +50,10 @@ func choices() []choice {
 		}
 		return c
 	}
+	share := func(name string) choice {
+		return choice{device: onNIC("nic-0000-19-00-0"), config: `NICConfig {"mode": "macvlan"}`, units: []string{"share " + name}, share: name}
+	}
+	shares := []string{"share a", "share b"} // of NIC 19
 	return []choice{
 		{device: onGPU("gpu-0000-17-00-0"), units: []string{"gpu 17"}},
 		{device: onGPU("gpu-0000-27-00-0"), units: []string{"gpu 27"}},
@@ -57,12 +63,14 @@ func choices() []choice {
 		part(part2g0, topology.MIGPlacement{Size: 2}, false),
 		part(part2g4, theirs, false),
 		part(part1g4, topology.MIGPlacement{Start: 4, Size: 1}, true),
-		{device: onNIC("nic-0000-19-00-0"), units: []string{"nic 19"}},
-		{device: onNIC("nic-0000-19-00-0"), config: `NICConfig {"mode": "vfio"}`, units: []string{"nic 19"}, bound: "0000:19:00.0"},
+		{device: onNIC("nic-0000-19-00-0"), units: shares},
+		{device: onNIC("nic-0000-19-00-0"), config: `NICConfig {"mode": "vfio"}`, units: shares, bound: "0000:19:00.0"},
+		share("a"),
+		share("b"),
 		{device: onNIC("nic-0000-1d-00-0"), units: []string{"vf 0", "vf 1"}},
 		{device: onNIC("nic-0000-1d-00-1"), config: vfSettings, units: []string{"vf 0"}, vf: "0000:1d:00.0/0"},
 		{device: onNIC("nic-0000-1d-00-2"), units: []string{"vf 1"}},
-		{device: onAny(pairPlain), units: []string{"gpu 27", "nic 19"}},
+		{device: onAny(pairPlain), units: append([]string{"gpu 27"}, shares...)},
 		{device: onEgress()},
 	}
 }
@@ -110,7 +118,7 @@ func units(entry *Entry) []string {
 	var units []string
 	for _, device := range entry.Devices {
 		for _, c := range choices() {
-			if c.device[1] == device.Name {
+			if c.device[1] == device.Name && c.share == string(device.share()) {
 				units = append(units, c.units...)
 				break
 			}

@@ -19,7 +19,6 @@ var pairsOfOnePod = []struct {
 	{"one name", `{"interfaceName": "net1"}`, `{"interfaceName": "net1"}`, "would both be called net1 in the pod"},
 	{"one by the host's name of the other", `{}`, `{"interfaceName": "eth1"}`, "would both be called eth1"},
 	{"a network called as the other NIC", `{"interfaceName": "net1"}`, `{"interfaceName": "net2", "networks": [{"name": "a"}, {"name": "b", "interfaceName": "net1"}]}`, "would both be called net1"},
-	{"two that only Multus can name", `{"attach": "Multus"}`, `{"attach": "Multus"}`, ""},
 	{"rules one after the other", `{"rules": [{"priority": 10, "source": "10.0.0.0/8", "table": 7}]}`, `{"rules": [{"priority": 11, "source": "10.0.0.0/8", "table": 7}]}`, ""},
 	{"rules of one priority", `{"rules": [{"priority": 10, "source": "10.0.0.0/8", "table": 7}]}`, `{"rules": [{"priority": 10, "source": "::/0", "table": 8}]}`, "both have a rule of priority 10"},
 	{"one VRF", `{"vrf": {"name": "blue", "table": 7}}`, `{"vrf": {"name": "blue", "table": 7}}`, ""},

@@ -116,12 +116,13 @@ func (w *world) wipe() {
 	}
 }
 
-// attach puts the claim's netdevs into its pod, as the sandbox's hook does.
+// attach puts the claim's netdevs into its pod, as the sandbox's hook does. Where the
+// pod gets a child, the netdev stays.
 func (w *world) attach(entry *Entry) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range entry.Devices {
-		if network := entry.Devices[i].Network; network != nil {
+		if network := entry.Devices[i].Network; network != nil && network.HasNetdev() && network.Child == nil {
 			w.away[entry.ClaimUID] = append(w.away[entry.ClaimUID], network.PCI)
 		}
 	}
