@@ -85,8 +85,9 @@ func machine() *topology.Snapshot {
 	cut := gpu(pci1, "GPU-bbbb")
 	cut.MIGEnabled, cut.MIG = true, mig()
 	return &topology.Snapshot{
-		Driver: topology.Driver{State: topology.DriverReady, Version: "570.124.06", CUDAVersion: "12.8"},
-		GPUs:   []topology.GPU{gpu(pci0, "GPU-aaaa"), cut},
+		RDMANamespaces: "exclusive",
+		Driver:         topology.Driver{State: topology.DriverReady, Version: "570.124.06", CUDAVersion: "12.8"},
+		GPUs:           []topology.GPU{gpu(pci0, "GPU-aaaa"), cut},
 		NICs: []topology.NIC{
 			nic("0000:18:00.0", topology.PF, &topology.Link{Name: "ens1f0", Index: 7, SpeedMbps: 400_000}, "mlx5_0"),
 			nic("0000:18:00.2", topology.VF, &topology.Link{Name: "ens1f0v0", Index: 8}, ""),

@@ -15,6 +15,12 @@ func agentFamilies() []family {
 					emit(1, string(v.Snapshot.Driver.State), v.Snapshot.Driver.Version, v.Snapshot.Driver.CUDAVersion)
 				}
 			}},
+		{"hostler_rdma_info", gauge, "1; whether the node's kernel has RDMA devices shared between network namespaces or each exclusive to one. Absent where it has no RDMA.", []string{"namespaces"},
+			func(v *View, emit emitter) {
+				if v.Snapshot != nil && v.Snapshot.RDMANamespaces != "" {
+					emit(1, v.Snapshot.RDMANamespaces)
+				}
+			}},
 		{"hostler_claim_info", gauge, "1 for each device, claim, pod and container that uses it; join it with device metrics on (instance, device). A pair has a series for its GPU and one for its NIC, whose allocated_device is the pair. Administrators' access is left out.",
 			[]string{"device", "uuid", "pool", "claim", "claim_namespace", "claim_uid", "request", "pod", "namespace", "pod_uid", "container", "allocated_device", "gpu"}, collectClaims},
 		{"hostler_sample_age_seconds", gauge, "Time since the device was last measured. The device's gauges and counters are left out once it exceeds three sampling intervals.",

@@ -24,6 +24,7 @@ func Assemble(bootID string, hardware Hardware, driver Driver, gpus []GPU, previ
 	s := &Snapshot{
 		BootID: bootID, Driver: driver, NUMANodes: hardware.NUMANodes, NICs: slices.Clone(hardware.NICs),
 		NVSwitches: slices.Clone(hardware.NVSwitches), StackedLinks: slices.Clone(hardware.StackedLinks), Problems: slices.Clone(hardware.Problems),
+		RDMANamespaces: hardware.RDMANamespaces,
 	}
 	functions := make(map[string]GPUFunction, len(hardware.GPUFunctions))
 	for _, function := range hardware.GPUFunctions {

@@ -29,6 +29,9 @@ type Snapshot struct {
 	// StackedLinks are the node's netdevs that lie over its NICs' (bonds, VLANs,
 	// bridges, tunnels), sorted by name.
 	StackedLinks []StackedLink `json:"stackedLinks,omitempty"`
+	// RDMANamespaces is "shared" or "exclusive": whether an RDMA device can be used in
+	// every network namespace or is in one. "" where the kernel has no RDMA.
+	RDMANamespaces string `json:"rdmaNamespaces,omitempty"`
 	// Bridges are the PCIe root ports, switches and bridges above the devices, sorted by address.
 	Bridges []Bridge `json:"bridges,omitempty"`
 	// NUMANodes of the machine, sorted by ID.

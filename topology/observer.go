@@ -30,6 +30,8 @@ type Hardware struct {
 	NICs         []NIC
 	NVSwitches   []NVSwitch
 	StackedLinks []StackedLink
+	// RDMANamespaces as in Snapshot.
+	RDMANamespaces string
 	// Bridges above any function, sorted by address.
 	Bridges   []Bridge
 	NUMANodes []NUMANode

@@ -73,7 +73,7 @@ func (r *Reader) ReadHardware(ctx context.Context) (topology.Hardware, error) {
 	inventory, problems := r.nics.Read(ctx, tree)
 	hardware := topology.Hardware{
 		Placements: make(map[string]topology.Placement, len(tree.Functions)),
-		NICs:       inventory.NICs, StackedLinks: inventory.StackedLinks,
+		NICs:       inventory.NICs, StackedLinks: inventory.StackedLinks, RDMANamespaces: inventory.RDMANamespaces,
 		Bridges: tree.Bridges, NUMANodes: tree.NUMANodes,
 		Problems: slices.Concat(tree.Problems, problems),
 	}

@@ -21,6 +21,15 @@ type namespace struct {
 	rules     []Rule
 	firmwares map[string]string
 	routesErr error
+	// rdma is shared or exclusive, or broken.
+	rdma string
+}
+
+func (n *namespace) RDMANamespaces() (string, error) {
+	if n.rdma == "broken" {
+		return "", errors.New("input/output error")
+	}
+	return n.rdma, nil
 }
 
 func (n *namespace) Links() ([]LinkState, error)   { return n.links, nil }

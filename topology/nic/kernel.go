@@ -54,8 +54,8 @@ type Address struct {
 	Prefix netip.Prefix
 }
 
-// Kernel answers for one network namespace. One that is also a RuleLister or
-// a FirmwareReader is asked for more; Netlink is both.
+// Kernel answers for one network namespace. One that is also a RuleLister, a
+// FirmwareReader or an RDMANamespacer is asked for more; Netlink is all of them.
 type Kernel interface {
 	Links() ([]LinkState, error)
 	Routes() ([]Route, error)

@@ -25,6 +25,7 @@ type Netlink struct{}
 var (
 	_ RuleLister     = Netlink{}
 	_ FirmwareReader = Netlink{}
+	_ RDMANamespacer = Netlink{}
 )
 
 // skipStatistics is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.

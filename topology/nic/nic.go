@@ -48,6 +48,8 @@ type Inventory struct {
 	NICs []topology.NIC
 	// StackedLinks are the node's netdevs over those of the NICs, sorted by name.
 	StackedLinks []topology.StackedLink
+	// RDMANamespaces as in topology.Snapshot.
+	RDMANamespaces string
 }
 
 // Reader reads the NICs. It may be used by several goroutines at once, and is
@@ -144,6 +146,11 @@ func (r *Reader) Read(ctx context.Context, tree *pci.Tree) (Inventory, []topolog
 		}
 	}
 	inventory.StackedLinks = v.stacked(over)
+	if kernel, ok := r.kernel.(RDMANamespacer); ok {
+		if inventory.RDMANamespaces, err = kernel.RDMANamespaces(); err != nil {
+			problems = append(problems, topology.Problem{Subject: "RDMA devices", Message: err.Error()})
+		}
+	}
 	return inventory, problems
 }
 

@@ -102,3 +102,21 @@ func TestARepresentorIsNotTheNICsOwnNetdev(t *testing.T) {
 		t.Error("a default route over a representor leaves the NIC free to be given away")
 	}
 }
+
+func TestRDMANamespacesAreTheKernelsWord(t *testing.T) {
+	root, tree := hardware(t)
+	for _, said := range []string{"", "shared", "exclusive", "broken"} {
+		network := ports().route("0.0.0.0/0", 0, "p2")
+		network.rdma = said
+		inventory, problems := New(Config{Sys: root, Dev: t.TempDir(), Kernel: network}).Read(t.Context(), tree)
+		if said == "broken" {
+			if inventory.RDMANamespaces != "" || len(problems) != 1 || problems[0].Subject != "RDMA devices" {
+				t.Errorf("a kernel that does not say it: %q, problems %v", inventory.RDMANamespaces, problems)
+			}
+			continue
+		}
+		if inventory.RDMANamespaces != said || len(problems) != 0 {
+			t.Errorf("%q: %q, problems %v", said, inventory.RDMANamespaces, problems)
+		}
+	}
+}
