@@ -5,6 +5,7 @@ package claim
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -15,6 +16,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
+	"pgregory.net/rapid"
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/netattach"
@@ -37,48 +39,113 @@ func FuzzNICConfig(f *testing.F) {
 	for _, body := range []string{nicSettings, vfSettings, `NICConfig {"mode": "vfio"}`, `NICConfig {"attach": "Multus"}`, `NICConfig {"mode": "ipvlan", "ipvlan": {"mode": "l3"}, "rdma": "Shared"}`, `NICConfig {"rdma": "Exclusive", "vf": {"linkState": "Auto"}}`} {
 		f.Add(config(body))
 	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		object, err := v1alpha1.Decode(raw)
-		written, is := object.(*v1alpha1.NICConfig)
-		if err != nil || !is {
-			return
-		}
-		c := with(allocated("c", onNIC(nicVF0)), class, `NICConfig {}`)
-		c.Status.Allocation.Devices.Config[0].Opaque.Parameters = runtime.RawExtension{Raw: raw}
-		entry, err := planOn(ableMachine(), c)
-		v1alpha1.SetDefaults(written)
-		faults := v1alpha1.Validate(written)
-		if (err != nil) != (len(faults) > 0) {
-			t.Fatalf("the config's faults are %v, and the plan says %v", faults, err)
-		}
-		for _, fault := range faults {
-			if !strings.Contains(err.Error(), fault.Error()) {
-				t.Errorf("the plan says %v, but not %v", err, fault)
-			}
-		}
-		if err != nil {
-			return
-		}
-		device := &entry.Devices[0]
-		if (device.VFIO != nil) != (written.Mode == v1alpha1.NICModeVFIO) || (device.Network == nil) != (device.VFIO != nil) {
-			t.Fatalf("by mode %s: %+v", written.Mode, device)
-		}
-		if device.Network != nil {
-			if diff := gocmp.Diff(saidBy(written), plannedBy(device.Network)); diff != "" {
-				t.Errorf("(-written +planned):\n%s", diff)
-			}
-		}
-		encoded, err := theCodec(t).encode(&record{Entries: []*Entry{entry}})
+	f.Fuzz(func(t *testing.T, raw []byte) { planWhatIsWritten(t, raw) })
+}
+
+// The same of configs that are mostly right.
+func TestWhatIsWrittenIsPlanned(t *testing.T) {
+	planned := 0
+	rapid.Check(t, func(t *rapid.T) {
+		fields := anyNICConfig(t)
+		raw, err := json.Marshal(fields)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if device.VF != nil {
-			device.VF.Asked = netattach.VFSettings{}
-		}
-		if diff := sameRecord(&record{Entries: []*Entry{entry}}, mustDecode(t, encoded)); diff != "" {
-			t.Errorf("through the journal (-before +after):\n%s", diff)
+		if planWhatIsWritten(t, config("NICConfig "+string(raw))) {
+			planned++
 		}
 	})
+	if t.Logf("%d were planned", planned); planned == 0 {
+		t.Error("none of the configs is valid")
+	}
+}
+
+// anyNICConfig draws each field from a few values, of which most fit each other.
+func anyNICConfig(t *rapid.T) map[string]any {
+	type object = map[string]any
+	vocabulary := map[string][]any{
+		"mode":            {"netdev", "macvlan", "ipvlan", "vfio"},
+		"attach":          {"Hostler", "Multus"},
+		"macvlan":         {object{}, object{"mode": "vepa"}},
+		"ipvlan":          {object{"mode": "l3"}},
+		"interfaceName":   {"net1", "eth0", "blue"},
+		"hardwareAddress": {"02:00:5E:10:00:01"},
+		"addresses":       {[]string{"10.1.0.5/24"}, []string{"10.1.0.5/24", "2001:DB8::5/64"}},
+		"routes":          {[]object{{"destination": "10.2.0.0/16"}}, []object{{"destination": "0.0.0.0/0", "gateway": "10.1.0.1", "source": "10.1.0.5", "metric": 7}, {"destination": "2001:DB8:1::/48", "gateway": "fe80::1", "table": 9, "onLink": true}}},
+		"rules":           {[]object{{"priority": 10, "source": "10.0.0.0/8", "table": 9}, {"priority": 11, "destination": "::/0", "table": 9}}},
+		"neighbours":      {[]object{{"address": "10.1.0.9", "hardwareAddress": "02:00:5E:10:00:09"}}},
+		"mtu":             {1500, 1000, 65535, 70000},
+		"vrf":             {object{"name": "blue", "table": 100}, object{"name": "blue"}},
+		"sysctls":         {object{"net.ipv4.conf.IFNAME.forwarding": "1"}, object{"net.ipv6.conf.IFNAME.disable_ipv6": "1"}},
+		"ethtool":         {object{"features": object{"rx-gro": true}}, object{"privateFlags": object{"legacy-rx": false}}, object{}},
+		"rdma":            {"Auto", "Shared", "Exclusive", "None"},
+		"networks":        {[]object{{"name": "a"}}, []object{{"name": "a", "interfaceName": "net1"}, {"name": "b", "namespace": "fabric", "interfaceName": "b0", "ips": []string{"10.5.0.5/24"}, "mac": "02:00:5E:10:00:0B", "defaultRoute": []string{"10.5.0.1"}}}},
+		"vf":              {object{"vlan": 7}, object{"mac": "02:00:5e:10:00:01"}},
+	}
+	fields := object{}
+	for _, name := range slices.Sorted(maps.Keys(vocabulary)) {
+		if rapid.IntRange(0, 3).Draw(t, name+" is set") == 3 {
+			fields[name] = rapid.SampledFrom(vocabulary[name]).Draw(t, name)
+		}
+	}
+	return fields
+}
+
+// planWhatIsWritten reports whether it is a config that was planned.
+func planWhatIsWritten(t failer, raw []byte) bool {
+	object, err := v1alpha1.Decode(raw)
+	written, is := object.(*v1alpha1.NICConfig)
+	if err != nil || !is {
+		return false
+	}
+	c := with(allocated("c", onNIC(nicVF0)), class, `NICConfig {}`)
+	c.Status.Allocation.Devices.Config[0].Opaque.Parameters = runtime.RawExtension{Raw: raw}
+	entry, err := planOn(ableMachine(), c)
+	v1alpha1.SetDefaults(written)
+	faults := v1alpha1.Validate(written)
+	if (err != nil) != (len(faults) > 0) {
+		t.Fatal("the config's faults are ", faults, ", and the plan says ", err)
+	}
+	for _, fault := range faults {
+		if !strings.Contains(err.Error(), fault.Error()) {
+			t.Fatal("the plan says ", err, ", but not ", fault)
+		}
+	}
+	if err != nil {
+		return false
+	}
+	device := &entry.Devices[0]
+	if (device.VFIO != nil) != (written.Mode == v1alpha1.NICModeVFIO) || (device.Network == nil) != (device.VFIO != nil) {
+		t.Fatal("by mode ", written.Mode, " it is planned as ", device)
+	}
+	if device.Network != nil {
+		if diff := gocmp.Diff(saidBy(written), plannedBy(device.Network)); diff != "" {
+			t.Fatal("(-written +planned):\n" + diff)
+		}
+	}
+	throughTheJournal(t, entry)
+	return true
+}
+
+func throughTheJournal(t failer, entry *Entry) {
+	c, err := newCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := c.encode(&record{Entries: []*Entry{entry}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vf := entry.Devices[0].VF; vf != nil {
+		vf.Asked = netattach.VFSettings{} // which is for admission, before the journal
+	}
+	if diff := sameRecord(&record{Entries: []*Entry{entry}}, again); diff != "" {
+		t.Fatal("through the journal (-before +after):\n" + diff)
+	}
 }
 
 // saidBy and plannedBy put a config and a plan into the same words, each by itself.
@@ -123,7 +190,7 @@ func saidBy(c *v1alpha1.NICConfig) []string {
 	for _, name := range slices.Sorted(maps.Keys(c.Sysctls)) {
 		words.say("sysctl", name, c.Sysctls[name])
 	}
-	if c.Ethtool != nil {
+	if c.Ethtool != nil && len(c.Ethtool.Features)+len(c.Ethtool.PrivateFlags) > 0 {
 		words.say("ethtool", c.Ethtool.Features, c.Ethtool.PrivateFlags)
 	}
 	for _, n := range c.Networks {
@@ -174,7 +241,7 @@ func plannedBy(d *netattach.DeviceIntent) []string {
 	for _, name := range slices.Sorted(maps.Keys(sysctls)) {
 		words.say("sysctl", name, sysctls[name])
 	}
-	if d.Features != nil || d.PrivateFlags != nil {
+	if len(d.Features)+len(d.PrivateFlags) > 0 {
 		words.say("ethtool", d.Features, d.PrivateFlags)
 	}
 	for _, n := range d.Networks {
