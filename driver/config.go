@@ -23,6 +23,7 @@ import (
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/driver/gpu"
 	"github.com/hostler-dev/hostler/driver/publish"
+	"github.com/hostler-dev/hostler/driver/vfio"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/attach"
 	"github.com/hostler-dev/hostler/topology"
@@ -98,6 +99,8 @@ type Config struct {
 	HostState func(netattach.DeviceIntent) (netattach.DeviceIntent, error)
 	// VFs sets up VFs. Nil: claims for which something is set on a VF are refused.
 	VFs claim.VFs
+	// VFIO gives PCI functions to user space. Nil: the kernel's, at the Paths.
+	VFIO *vfio.Bus
 	// Uplinks returns, by name, why the node lives on those of the NICs that it
 	// lives on now. Nil: what the snapshot says is trusted.
 	Uplinks func(context.Context, []topology.NIC) (map[string]string, error)
@@ -149,6 +152,9 @@ func (cfg *Config) check() error {
 		cfg.Features = func() (publish.Features, bool) {
 			return publish.Features{Taints: true, Counters: true, SharedDevices: true}, true
 		}
+	}
+	if cfg.VFIO == nil {
+		cfg.VFIO = vfio.NewBus(vfio.BusConfig{Sys: cfg.Paths.Sys, Dev: cfg.Paths.Dev})
 	}
 	if cfg.Rescan == nil {
 		cfg.Rescan = func() {}

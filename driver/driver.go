@@ -21,7 +21,6 @@ import (
 	"github.com/hostler-dev/hostler/driver/cdi"
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/driver/status"
-	"github.com/hostler-dev/hostler/driver/vfio"
 	"github.com/hostler-dev/hostler/netattach/multus"
 	"github.com/hostler-dev/hostler/topology/nic"
 )
@@ -61,7 +60,6 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	bus := vfio.NewBus(vfio.BusConfig{Sys: paths.Sys, Dev: paths.Dev})
 	d.steps = &claim.Steps{
 		Metadata:    directory,
 		Describe:    d.describe,
@@ -73,7 +71,7 @@ func New(cfg Config) (*Driver, error) {
 		GPUGone:     d.machine.gpuGone,
 		GPUsSilent:  d.machine.driverSilent,
 		Recut:       cfg.Rescan,
-		VFIO:        bus,
+		VFIO:        cfg.VFIO,
 		LetGo:       cfg.LetGo,
 		RDMANodes:   func(device string) ([]string, error) { return nic.CharDevices(paths.Sys, paths.Dev, device) },
 		DeviceInfo:  multus.DeviceInfo{Path: paths.DeviceInfo},
@@ -90,7 +88,7 @@ func New(cfg Config) (*Driver, error) {
 		},
 	}
 	admission := &claim.Admission{
-		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, VFIO: bus, HostState: cfg.HostState, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
+		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, VFIO: cfg.VFIO, HostState: cfg.HostState, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
 	}
 	var observe func(step, phase string, duration time.Duration, err error)
 	if cfg.Recorder != nil { // Release does without

@@ -4,9 +4,10 @@ package driver
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hostler-dev/hostler/driver/claim"
-	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/driver/vfio"
 )
 
 // Name of the claim for people: namespace, name and UID, as far as they are known.
@@ -30,7 +31,10 @@ func (r *Released) Devices(bootID string) []string {
 			lines = append(lines, device.Name+": "+gpuWords(device, rebooted))
 		}
 		if device.NIC != nil {
-			lines = append(lines, device.Name+": "+nicWords(device.Network, rebooted))
+			lines = append(lines, device.Name+": "+nicWords(device, rebooted))
+		}
+		if device.VF != nil {
+			lines = append(lines, device.Name+": "+vfWords(device.VF, rebooted))
 		}
 		if device.GPU == nil && device.NIC == nil {
 			lines = append(lines, device.Name+": egress scope, in force in its pods until they end")
@@ -40,11 +44,14 @@ func (r *Released) Devices(bootID string) []string {
 }
 
 func gpuWords(device *claim.Device, rebooted bool) string {
+	binding := bindingOf(device, device.GPU.Placement.PCI)
 	switch partition := device.Partition; {
+	case binding != nil:
+		return "GPU in user space, " + bindingWords(binding, rebooted)
 	case partition == nil:
 		return "GPU"
 	case partition.Static:
-		return fmt.Sprintf("GPU partition %s, which was there before the claim and stays", partition.Profile)
+		return fmt.Sprintf("GPU partition %s, which is not the claim's to remove", partition.Profile)
 	case rebooted:
 		return fmt.Sprintf("GPU partition %s, gone with the machine's reboot", partition.Profile)
 	default:
@@ -52,8 +59,11 @@ func gpuWords(device *claim.Device, rebooted bool) string {
 	}
 }
 
-func nicWords(network *netattach.DeviceIntent, rebooted bool) string {
-	switch {
+func nicWords(device *claim.Device, rebooted bool) string {
+	binding := bindingOf(device, device.NIC.Placement.PCI)
+	switch network := device.Network; {
+	case binding != nil:
+		return "NIC in user space, " + bindingWords(binding, rebooted)
 	case network == nil || !network.HasNetdev():
 		return "RDMA device"
 	case network.Child != nil:
@@ -63,4 +73,32 @@ func nicWords(network *netattach.DeviceIntent, rebooted bool) string {
 	default:
 		return "netdev " + network.HostName
 	}
+}
+
+func vfWords(change *claim.VFChange, rebooted bool) string {
+	if rebooted {
+		return "VF settings, gone with the machine's reboot"
+	}
+	return fmt.Sprintf("VF settings that the claim changed (%s), of VF %d of %s", change.Wanted, change.Index, change.PF)
+}
+
+// bindingOf is how the device's half at that address is given to user space, nil if it is not.
+func bindingOf(device *claim.Device, pci string) *vfio.Binding {
+	for binding := device.VFIO; binding != nil; binding = binding.Paired {
+		if binding.Functions[0].PCI == pci {
+			return binding
+		}
+	}
+	return nil
+}
+
+func bindingWords(binding *vfio.Binding, rebooted bool) string {
+	if rebooted {
+		return "at its driver since the machine's reboot"
+	}
+	var functions []string
+	for _, function := range binding.Functions {
+		functions = append(functions, function.PCI)
+	}
+	return "IOMMU group " + binding.Group + ": " + strings.Join(functions, ", ")
 }
