@@ -117,8 +117,8 @@ func validateNetworks(config *NICConfig, at *field.Path) field.ErrorList {
 		if name == config.InterfaceName {
 			name = "" // the device's own
 		}
-		if first, taken := names[name]; taken {
-			faults = append(faults, field.Invalid(at.Index(i).Child("interfaceName"), network.InterfaceName, fmt.Sprintf("is that of networks[%d], too; give each network a name of its own, of which one may be the device's", first)))
+		if first, taken := names[name]; taken && name != "" {
+			faults = append(faults, field.Invalid(at.Index(i).Child("interfaceName"), network.InterfaceName, fmt.Sprintf("is that of networks[%d], too, and each of them would make an interface of that name; give each its own", first)))
 			continue
 		}
 		names[name] = i
@@ -152,8 +152,9 @@ func validateNetwork(network NetworkReference, at *field.Path) field.ErrorList {
 	for i, gateway := range network.DefaultRoute {
 		_, wrong := parseHost(gateway, at.Child("defaultRoute").Index(i))
 		faults = append(faults, wrong...)
-		if slices.Contains(network.DefaultRoute[:i], gateway) {
-			faults = append(faults, field.Duplicate(at.Child("defaultRoute").Index(i), gateway))
+		sameFamily := func(other string) bool { return strings.Contains(other, ":") == strings.Contains(gateway, ":") }
+		if slices.ContainsFunc(network.DefaultRoute[:i], sameFamily) {
+			faults = append(faults, field.Invalid(at.Child("defaultRoute").Index(i), gateway, "is the second gateway of its address family; a pod has one default route for IPv4 and one for IPv6"))
 		}
 	}
 	return faults

@@ -112,10 +112,11 @@ func TestValidationOfNICs(t *testing.T) {
 		"IPv6 switched on":                          {sysctl("net.ipv6.conf.IFNAME.disable_ipv6", "0"), nil},
 		"a feature that ethtool prints with a note": {&NICConfig{Ethtool: &EthtoolConfig{Features: map[string]bool{"rx-all [fixed]": true, "": false, strings.Repeat("x", 32): true}}}, []string{"ethtool.features[]: Invalid", "ethtool.features[rx-all [fixed]]: Invalid", "ethtool.features[xxx"}},
 
-		"two networks by the device's name":   {&NICConfig{InterfaceName: "net1", Networks: []NetworkReference{{Name: "a"}, {Name: "b", InterfaceName: "net1"}, {Name: "c", InterfaceName: "c0"}}}, []string{"networks[1].interfaceName: Invalid value: \"net1\": is that of networks[0], too"}},
+		"networks upon the device":            {&NICConfig{InterfaceName: "net1", Networks: []NetworkReference{{Name: "a"}, {Name: "b", InterfaceName: "net1"}, {Name: "c", InterfaceName: "c0"}}}, nil},
+		"two networks by one name":            {&NICConfig{Networks: []NetworkReference{{Name: "a"}, {Name: "b", InterfaceName: "c0"}, {Name: "c", InterfaceName: "c0"}}}, []string{"networks[2].interfaceName: Invalid value: \"c0\": is that of networks[1], too"}},
 		"nine networks":                       {&NICConfig{Networks: many(9, func(i int) NetworkReference { return NetworkReference{Name: "a", InterfaceName: fmt.Sprint("net", i)} })}, []string{"networks: Too many: 9: must have at most 8"}},
 		"what no network can be asked for":    {&NICConfig{Networks: []NetworkReference{{Name: "A", InterfaceName: "cni0", IPs: []string{"10.0.0.1"}, MAC: "x", DefaultRoute: []string{"10.0.0.0/8"}}}}, []string{"networks[0].name", "networks[0].interfaceName", "networks[0].ips[0]", "networks[0].mac", "networks[0].defaultRoute[0]"}},
-		"a network asked for the same, twice": {&NICConfig{Networks: []NetworkReference{{Name: "a", IPs: []string{"10.0.0.1/8", "10.0.0.1/8"}, DefaultRoute: []string{"10.0.0.1", "10.0.0.1"}}}}, []string{"networks[0].ips[1]: Duplicate", "networks[0].defaultRoute[1]: Duplicate"}},
+		"a network asked for the same, twice": {&NICConfig{Networks: []NetworkReference{{Name: "a", IPs: []string{"10.0.0.1/8", "10.0.0.1/8"}, DefaultRoute: []string{"10.0.0.1", "10.0.0.1"}}}}, []string{"networks[0].ips[1]: Duplicate", "networks[0].defaultRoute[1]: Invalid value: \"10.0.0.1\": is the second gateway of its address family"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { sameFaults(t, test.config, test.faults) })

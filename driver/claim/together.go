@@ -17,13 +17,15 @@ type together struct {
 	names, vrfs map[string]string
 	tables      map[string]uint32
 	// resources are the names by which Multus finds devices.
-	resources  map[string]string
+	resources map[string]string
+	// defaults are whose network has the pod's default route, by whether that is of IPv6.
+	defaults   map[bool]string
 	priorities map[uint32]string
 }
 
 // checkTogether refuses entries, all used by one pod, whose NICs cannot be in it at once.
 func checkTogether(entries ...*Entry) error {
-	pod := together{names: map[string]string{}, vrfs: map[string]string{}, tables: map[string]uint32{}, resources: map[string]string{}, priorities: map[uint32]string{}}
+	pod := together{names: map[string]string{}, vrfs: map[string]string{}, tables: map[string]uint32{}, resources: map[string]string{}, defaults: map[bool]string{}, priorities: map[uint32]string{}}
 	for _, entry := range entries {
 		for i := range entry.Devices {
 			if network := entry.Devices[i].Network; network != nil {
@@ -46,6 +48,9 @@ func (t *together) add(device string, network *netattach.DeviceIntent) error {
 	names := []string{network.PodName}
 	for _, chain := range network.Networks {
 		names = append(names, chain.Interface)
+		if err := t.addDefaults(device, chain); err != nil {
+			return err
+		}
 	}
 	for _, name := range names {
 		if name == "" { // the device's own, or one that only Multus knows
@@ -66,6 +71,17 @@ func (t *together) add(device string, network *netattach.DeviceIntent) error {
 		t.priorities[rule.Priority] = device
 	}
 	return t.addVRF(device, network.VRF)
+}
+
+func (t *together) addDefaults(device string, network netattach.NetworkIntent) error {
+	for _, gateway := range network.DefaultRoute {
+		name := fmt.Sprintf("%s/%s of NIC %s", network.Namespace, network.Name, device)
+		if other, taken := t.defaults[gateway.Is6()]; taken {
+			return fmt.Errorf("networks %s and %s would both have the pod's default route; leave defaultRoute out of one of them", other, name)
+		}
+		t.defaults[gateway.Is6()] = name
+	}
+	return nil
 }
 
 func (t *together) addVRF(device string, vrf *netattach.VRF) error {

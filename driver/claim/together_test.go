@@ -19,6 +19,8 @@ var pairsOfOnePod = []struct {
 	{"one name", `{"interfaceName": "net1"}`, `{"interfaceName": "net1"}`, "would both be called net1 in the pod"},
 	{"one by the host's name of the other", `{}`, `{"interfaceName": "eth1"}`, "would both be called eth1"},
 	{"a network called as the other NIC", `{"interfaceName": "net1"}`, `{"interfaceName": "net2", "networks": [{"name": "a"}, {"name": "b", "interfaceName": "net1"}]}`, "would both be called net1"},
+	{"default routes of two families", `{"interfaceName": "net1", "networks": [{"name": "a", "defaultRoute": ["10.0.0.1"]}]}`, `{"interfaceName": "net2", "networks": [{"name": "a", "defaultRoute": ["2001:db8::1"]}]}`, ""},
+	{"default routes of one family", `{"interfaceName": "net1", "networks": [{"name": "a", "defaultRoute": ["10.0.0.1"]}]}`, `{"interfaceName": "net2", "networks": [{"name": "b", "defaultRoute": ["10.1.0.1"]}]}`, "would both have the pod's default route"},
 	{"rules one after the other", `{"rules": [{"priority": 10, "source": "10.0.0.0/8", "table": 7}]}`, `{"rules": [{"priority": 11, "source": "10.0.0.0/8", "table": 7}]}`, ""},
 	{"rules of one priority", `{"rules": [{"priority": 10, "source": "10.0.0.0/8", "table": 7}]}`, `{"rules": [{"priority": 10, "source": "::/0", "table": 8}]}`, "both have a rule of priority 10"},
 	{"one VRF", `{"vrf": {"name": "blue", "table": 7}}`, `{"vrf": {"name": "blue", "table": 7}}`, ""},
