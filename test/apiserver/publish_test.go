@@ -76,6 +76,19 @@ var largest = []struct {
 		return offer{"gpu": 16, "nic": 16 * 129, "pair": 16}
 	},
 }, {
+	name: "16 PFs with 128 VFs each, of each of which claims can have a share",
+	input: func() publish.Input {
+		in := input(nil, nics(128))
+		in.Publish.SharedNICs = true
+		return in
+	},
+	offer: func(f publish.Features) offer {
+		if !f.Counters {
+			return offer{"nic": 16 * 128}
+		}
+		return offer{"nic": 16 * 129}
+	},
+}, {
 	name:   "every GPU and NIC with more faults than there may be taints",
 	faulty: true,
 	input: func() publish.Input {
@@ -143,15 +156,21 @@ func testLargest(t *testing.T, agent kubernetes.Interface, features publish.Feat
 			defer p.remove(t)
 			got := offer{}
 			stored := p.stored(t)
-			mostTaints, longestList := 0, 0
+			mostTaints, longestList, shared := 0, 0, 0
 			for _, slice := range stored {
 				for _, device := range slice.Spec.Devices {
+					if device.AllowMultipleAllocations != nil && device.Capacity[publish.BandwidthCapacity].RequestPolicy != nil {
+						shared++
+					}
 					got[*device.Attributes[publish.DriverName+"/type"].StringValue]++
 					mostTaints = max(mostTaints, len(device.Taints))
 					longestList = max(longestList, len(device.Attributes[deviceattribute.StandardDeviceAttributeNUMANode].IntValues))
 				}
 			}
 			want := m.offer(features)
+			if wanted := in.Publish.SharedNICs && features.SharedDevices; shared > 0 != wanted || wanted && shared != want["nic"] {
+				t.Errorf("%d NICs are shared of %d", shared, want["nic"])
+			}
 			want["egress"] = 1
 			if diff := gocmp.Diff(want, got); diff != "" {
 				t.Errorf("devices in the API server (-want +got):\n%s", diff)

@@ -43,6 +43,9 @@ func (r *report) attributes(what string, d *resourceapi.Device) {
 		if capacity.Value.Sign() <= 0 {
 			r.add(what+", capacity "+string(name), fmt.Sprintf("its value is %s", capacity.Value.String()))
 		}
+		if capacity.RequestPolicy != nil {
+			r.add(what+", capacity "+string(name), policyFaults(d, &capacity)...)
+		}
 	}
 }
 

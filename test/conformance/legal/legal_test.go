@@ -40,8 +40,21 @@ func pool() resourceslice.Pool {
 	}}
 }
 
+// share has all of a device's memory, 1G, given away in parts.
+func share(d *resourceapi.Device, fallback, least, step string) {
+	quantity := func(text string) *resource.Quantity { return ptr.To(resource.MustParse(text)) }
+	d.Capacity["a.example/memory"] = resourceapi.DeviceCapacity{Value: *quantity("1G"), RequestPolicy: &resourceapi.CapacityRequestPolicy{
+		Default: quantity(fallback), ValidRange: &resourceapi.CapacityRequestPolicyRange{Min: quantity(least), Max: quantity("1G"), Step: quantity(step)},
+	}}
+}
+
 func TestAPoolInOrderHasNoProblems(t *testing.T) {
 	if problems := Problems("node/gpu", pool(), everything); len(problems) > 0 {
+		t.Error(problems)
+	}
+	shared := pool()
+	share(&shared.Slices[1].Devices[0], "1G", "10M", "1M")
+	if problems := Problems("node/gpu", shared, everything); len(problems) > 0 {
 		t.Error(problems)
 	}
 }
@@ -74,6 +87,14 @@ func TestEveryRuleFindsWhatBreaksIt(t *testing.T) {
 			d.Attributes["a.example/version"] = resourceapi.DeviceAttribute{VersionValue: ptr.To("570.124.06")}
 		}, "semantic version"},
 		{"a capacity of zero", func(d *resourceapi.Device) { d.Capacity["a.example/memory"] = resourceapi.DeviceCapacity{} }, "its value is 0"},
+		{"shares of a device that is not shared", func(d *resourceapi.Device) { share(d, "1G", "1M", "1M"); d.AllowMultipleAllocations = nil }, "the device is not"},
+		{"shares without a default", func(d *resourceapi.Device) {
+			share(d, "1G", "1M", "1M")
+			d.Capacity["a.example/memory"].RequestPolicy.Default = nil
+		}, "needs a minimum and a default"},
+		{"a default above all there is", func(d *resourceapi.Device) { share(d, "2G", "1M", "1M") }, "the default share, 2G, is not between"},
+		{"a default that is no step", func(d *resourceapi.Device) { share(d, "1G", "1M", "7M") }, "is not one of the steps of 7M"},
+		{"a step beyond all there is", func(d *resourceapi.Device) { share(d, "1M", "1M", "1G") }, "is beyond all there is"},
 		{"17 taints", func(d *resourceapi.Device) {
 			for i := range 16 {
 				d.Taints = append(d.Taints, resourceapi.DeviceTaint{Key: fmt.Sprintf("a.example/t%d", i), Effect: resourceapi.DeviceTaintEffectNoSchedule})
