@@ -117,8 +117,8 @@ type NICConfig struct {
 	// bandwidth, only a DeviceClass can set. Default: Auto.
 	RDMA RDMAMode `json:"rdma,omitempty"`
 	// Networks are NetworkAttachmentDefinitions whose CNI chains are run for
-	// the device after it has been moved into the pod, in this order. At most eight, each with
-	// an interface name of its own.
+	// the device after it has been moved into the pod, in this order. At most eight;
+	// no two of them name the same interface.
 	Networks []NetworkReference `json:"networks,omitempty"`
 	// VF is set on the NIC, an SR-IOV VF, by way of its PF while the claim is
 	// prepared; what was before is restored after it.

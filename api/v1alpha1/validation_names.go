@@ -45,7 +45,7 @@ func plumbings() []plumbing {
 		{"vxlan*", "VXLAN tunnels"},
 		{"kube-*", "links of kube-proxy"},
 		{"nodelocaldns", "the link of the node's DNS cache"},
-		{"hostler*", "links while the agent moves them"},
+		{"hostler*", "NICs whose name was taken when the agent brought them home"},
 		// Where the modules are loaded, the kernel makes these in every new namespace
 		// (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_for_init_net).
 		{"tunl*", "the kernel's own tunnels"},
