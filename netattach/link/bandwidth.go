@@ -155,7 +155,7 @@ func (s *space) limited(link netlink.Link, device netattach.DeviceIntent) error 
 	if err := s.hasBucket(ifb, device.Bandwidth); err != nil {
 		return err
 	}
-	filters, err := s.FilterList(link, netlink.HANDLE_MIN_INGRESS)
+	filters, err := consistent(func() ([]netlink.Filter, error) { return s.FilterList(link, netlink.HANDLE_MIN_INGRESS) })
 	if err != nil {
 		return fmt.Errorf("filters of what it receives: %w", err)
 	}
@@ -174,7 +174,7 @@ func (s *space) limited(link netlink.Link, device netattach.DeviceIntent) error 
 }
 
 func (s *space) hasBucket(link netlink.Link, bitsPerSecond uint64) error {
-	qdiscs, err := s.QdiscList(link)
+	qdiscs, err := consistent(func() ([]netlink.Qdisc, error) { return s.QdiscList(link) })
 	if err != nil {
 		return fmt.Errorf("queues of %s: %w", link.Attrs().Name, err)
 	}

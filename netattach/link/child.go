@@ -82,9 +82,9 @@ func isShare(link netlink.Link, device netattach.DeviceIntent) bool {
 // children are the links that were made for the share: one, but for what a pod
 // may have done.
 func (s *space) children(device netattach.DeviceIntent, index int) ([]netlink.Link, error) {
-	links, err := s.LinkList()
+	links, err := s.links()
 	if err != nil {
-		return nil, fmt.Errorf("cannot list network devices: %w", err)
+		return nil, err
 	}
 	return filter(links, func(l netlink.Link) bool {
 		return isChildOf(l, device) && (index != 0 && l.Attrs().Index == index || isShare(l, device))
@@ -122,7 +122,7 @@ func (h *Host) bringChild(ctx context.Context, pod int, there *space, device net
 }
 
 func (h *Host) makeChild(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
-	here, err := open(h.namespace)
+	here, err := h.spaces.enter(h.namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -207,8 +207,8 @@ func (s *space) nameChild(link netlink.Link, device netattach.DeviceIntent) (net
 }
 
 // deleteChild is Home for a child. One that is gone is home.
-func deleteChild(ctx context.Context, pod int, device netattach.DeviceIntent) error {
-	there, err := open(pod)
+func (h *Host) deleteChild(ctx context.Context, pod int, device netattach.DeviceIntent) error {
+	there, err := h.spaces.enter(pod)
 	if err != nil {
 		return err
 	}

@@ -219,7 +219,7 @@ func (h *Host) Home(ctx context.Context, pod int, device netattach.DeviceIntent)
 
 func (h *Host) bringHome(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (bool, error) {
 	if device.Child != nil {
-		return true, deleteChild(ctx, pod, device)
+		return true, h.deleteChild(ctx, pod, device)
 	}
 	if device.PodIndex == 0 { // perhaps it has never left
 		if found, err := h.Restore(ctx, device); found || err != nil {
