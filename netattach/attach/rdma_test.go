@@ -121,6 +121,28 @@ func TestRDMADevicesOfTwoClaimsAreInTheirPodAndHomeEachOnItsOwn(t *testing.T) {
 	n.asBefore(t)
 }
 
+// What a driver tells its RDMA device of a netdev, and the other way round, it tells
+// within a namespace.
+func TestRDMADeviceFollowsItsNetdevInAndLeavesBeforeIt(t *testing.T) {
+	n := newRDMANode(t, rdma.Exclusive)
+	n.claim("claim-1", nil, n.device(t, 0, v1alpha1.RDMAAuto))
+	moves := 0
+	n.kernel.Around = func(done bool) error {
+		if moves++; !n.pod.Has(t, "net0") {
+			t.Errorf("at change %d (done: %t) the netdev is not in the pod", moves, done)
+		}
+		return nil
+	}
+	n.attach(t)
+	if err := n.attacher.Detach(t.Context(), "pod-1"); err != nil {
+		t.Fatal(err)
+	}
+	if moves != 4 {
+		t.Errorf("the kernel was asked for %d changes, counted before and after, want 4", moves)
+	}
+	n.asBefore(t)
+}
+
 // A container may not start once somebody took its RDMA device away.
 func TestRDMADeviceThatLeftThePodIsMissed(t *testing.T) {
 	n := newRDMANode(t, rdma.Exclusive)

@@ -261,6 +261,15 @@ func TestMoveThatFailsForNowIsNoReasonToDoWithout(t *testing.T) {
 	}
 }
 
+func TestMoveThatDoesNotShowIsNone(t *testing.T) {
+	deaf := hardware("mlx5_1", 1)
+	deaf.Deaf = true
+	m := newMachine(t, rdma.Exclusive, hardware("mlx5_0", 0), deaf)
+	if _, err := m.attach(t, claimed(v1alpha1.RDMAAuto)); err == nil || !strings.Contains(err.Error(), "does not show it there") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // Whatever happens in whatever order, and wherever the agent is killed: one that has
 // nothing but what was recorded brings the device home under its name.
 func TestDeviceComesHomeWhateverHappens(t *testing.T) {

@@ -19,6 +19,8 @@ type Device struct {
 	In uint64
 	// Fixed: its driver does not let it be moved (no disassociate_ucontext, as rdma_rxe).
 	Fixed bool
+	// Deaf: a move is answered as done and is not, which has never been seen of a kernel.
+	Deaf bool
 }
 
 // Kernel is a fake rdma.Kernel.
@@ -88,7 +90,9 @@ func (k *Kernel) Move(from int, index uint32, to int) error {
 		if device.Fixed || k.mode == rdma.Shared {
 			return unix.EOPNOTSUPP
 		}
-		device.In = inode(to)
+		if !device.Deaf {
+			device.In = inode(to)
+		}
 		return nil
 	})
 }
