@@ -50,7 +50,7 @@ func (m *machine) furnish(t *testing.T) {
 	if err := errors.Join(
 		h.LinkSetMTU(link, 1450), h.LinkSetTxQLen(link, 777), h.LinkSetAlias(link, "rail to leaf 3"), h.LinkSetGroup(link, 42),
 		h.LinkAddAltName(link, "enp24s0f0np0"), h.LinkSetAllmulticastOn(link),
-		address("192.0.2.7/24", func(a *netlink.Addr) { a.Label, a.Broadcast = "rail0:1", net.IPv4(192, 0, 2, 255) }),
+		address("192.0.2.7/24", func(a *netlink.Addr) { a.Label, a.Broadcast = "rail0:1", net.IPv4(192, 0, 2, 255).To4() }),
 		address("192.0.2.8/32", func(a *netlink.Addr) { a.Peer = network("192.0.2.128/32") }),
 		address("2001:db8:7::7/64", func(a *netlink.Addr) { a.Flags = unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD }),
 		address("fe80::7/64", func(a *netlink.Addr) { a.Scope = unix.RT_SCOPE_LINK }), // the kernel makes none with that addr_gen_mode
@@ -208,7 +208,7 @@ func TestWhatCannotBeGivenBackIsToldAndHindersNothing(t *testing.T) {
 	}
 }
 
-func TestNetdevThatTheNodeUsesIsNotMoved(t *testing.T) {
+func TestNetdevWithAVLANOrOtherUseOnTheNodeIsNotMoved(t *testing.T) {
 	for name, test := range map[string]struct {
 		use  func(t *testing.T, m *machine)
 		says string
@@ -220,6 +220,13 @@ func TestNetdevThatTheNodeUsesIsNotMoved(t *testing.T) {
 				t.Skipf("needs a kernel with macvlan: %v", err)
 			}
 		}, "the macvlan storage0 lies on it"},
+		"a VLAN lies on it": {func(t *testing.T, m *machine) {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name, attrs.ParentIndex = "rail0.7", m.host.Link(t, "rail0").Attrs().Index
+			if err := m.host.Handle.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: 7}); err != nil {
+				t.Skipf("needs a kernel with VLANs, as the emulated machine's: %v", err)
+			}
+		}, "the vlan rail0.7 lies on it"},
 		"it is a bridge's port": {func(t *testing.T, m *machine) {
 			attrs := netlink.NewLinkAttrs()
 			attrs.Name = "br0"

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -84,27 +83,49 @@ func same(a, b string) bool { return slices.Equal(strings.Fields(a), strings.Fie
 func ownSysctls(name string, mtu int) (map[string]string, error) {
 	own := map[string]string{}
 	for _, directory := range perInterface() {
-		leaves, err := names(sysctls + directory + name)
-		if errors.Is(err, unix.ENOENT) {
-			continue // a kernel without IPv6, or an MTU too small for it
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot list the sysctls of %s: %w", name, err)
-		}
-		for _, leaf := range leaves {
-			// A secret that was never set answers EIO, and what cannot be read cannot be kept.
-			value, err := readSysctl(sysctls + directory + name + "/" + leaf)
-			usual, unusual := readSysctl(sysctls + directory + defaults + "/" + leaf)
-			if err != nil || unusual == nil && value == usual || !settable(sysctls+directory+name+"/"+leaf) {
-				continue
-			}
-			own[directory+anyInterface+"/"+leaf] = value
+		if err := ownIn(directory, name, own); err != nil {
+			return nil, fmt.Errorf("cannot read the sysctls of %s: %w", name, err)
 		}
 	}
 	if own[mtuOfIPv6] == fmt.Sprint(mtu) {
 		delete(own, mtuOfIPv6) // that follows the link's
 	}
 	return own, nil
+}
+
+// ownIn opens both directories once: to walk the path for each of a hundred files
+// takes longer than to read them.
+func ownIn(directory, name string, own map[string]string) error {
+	mine, err := unix.Open(sysctls+directory+name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // a kernel without IPv6, or an MTU too small for it
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mine)
+	usual, err := unix.Open(sysctls+directory+defaults, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(usual)
+	} else if !errors.Is(err, unix.ENOENT) { // of neighbours, only the first namespace has defaults
+		return err
+	}
+	leaves, err := names(mine)
+	if err != nil {
+		return err
+	}
+	for _, leaf := range leaves {
+		// A secret that was never set answers EIO, and what cannot be read cannot be kept.
+		value, err := readSysctlAt(mine, leaf)
+		if err != nil {
+			continue
+		}
+		if given, err := readSysctlAt(usual, leaf); err == nil && given == value || !settable(sysctls+directory+name+"/"+leaf) {
+			continue
+		}
+		own[directory+anyInterface+"/"+leaf] = value
+	}
+	return nil
 }
 
 // settable says whether the kernel lets its owner write it: mc_forwarding, for
@@ -117,8 +138,10 @@ func settable(file string) bool {
 // The files of /proc/sys are opened by plain system calls: there are a hundred of
 // an interface, and package os registers each with the poller.
 
-func readSysctl(file string) (string, error) {
-	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func readSysctl(file string) (string, error) { return readSysctlAt(unix.AT_FDCWD, file) }
+
+func readSysctlAt(directory int, file string) (string, error) {
+	fd, err := unix.Openat(directory, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
@@ -141,16 +164,10 @@ func writeSysctl(file, value string) error {
 	return err
 }
 
-func names(directory string) ([]string, error) {
-	fd, err := unix.Open(path.Clean(directory), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	var list []string
+func names(directory int) (list []string, err error) {
 	buffer := make([]byte, 8192)
 	for {
-		length, err := unix.ReadDirent(fd, buffer)
+		length, err := unix.ReadDirent(directory, buffer)
 		if err != nil || length == 0 {
 			return list, err
 		}

@@ -73,7 +73,18 @@ func (s *space) vrf(want netattach.VRF) (netlink.Link, error) {
 	return vrf, nil
 }
 
+// makeVRF refuses a table that is another VRF's: the kernel would let both look
+// into it, and each would find the other's routes.
 func (s *space) makeVRF(want netattach.VRF) (netlink.Link, error) {
+	links, err := s.links()
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		if other, ok := link.(*netlink.Vrf); ok && other.Table == want.Table {
+			return nil, fmt.Errorf("the pod's VRF %s has the table %d already; give the VRF %s another table, or that name", other.Name, want.Table, want.Name)
+		}
+	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Group = want.Name, ownGroup
 	if err := s.LinkAdd(&netlink.Vrf{LinkAttrs: attrs, Table: want.Table}); err != nil {
