@@ -44,7 +44,7 @@ func (j journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Int
 // node is a host with NICs rail0 and rail1 that lead to a peer, and a pod.
 type node struct {
 	host, peer, pod *nettest.Namespace
-	run, bin        string
+	run, bin, mac   string
 	intents         journal
 	sandbox         Sandbox
 	now             time.Time
