@@ -300,6 +300,20 @@ func TestPowerfulContainerWithoutAScopeNeedsNoAgent(t *testing.T) {
 	}
 }
 
+// Of InfiniBand without IPoIB there is no interface to look for.
+func TestContainerWithAnRDMADeviceWithoutNetdevRestartsWithoutTheAgent(t *testing.T) {
+	n := newNode(t)
+	n.intents.put(netattach.Intent{ClaimUID: "ib", ClaimNamespace: "ns", ClaimName: "ib", Pods: []netattach.PodReference{{UID: "pod-1", Namespace: "ns", Name: "p"}}, RDMA: true,
+		Devices: []netattach.DeviceIntent{{Device: "nic-0000-1a-00-0", RDMA: &netattach.RDMAIntent{Device: "mlx5_2", Mode: v1alpha1.RDMAAuto}}}})
+	if err := n.startContainer(t, "ib"); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	if err := n.startContainer(t, "ib"); err != nil {
+		t.Errorf("while the agent is away: %v", err)
+	}
+}
+
 func (n *node) edit(t *testing.T, from, to string) {
 	t.Helper()
 	path := filepath.Join(n.run, "attached", "claim-1-pod-1.json")
