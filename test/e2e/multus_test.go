@@ -24,15 +24,9 @@ func withMultus(t *testing.T, b *bed) {
 		must(t, os.MkdirAll(filepath.Join(bus, port.PCI, "net", port.Name), 0o755))
 		must(t, os.MkdirAll(filepath.Join(bus, port.PCI, "driver"), 0o755))
 	}
-	inNode := func(argv ...string) {
-		t.Helper()
-		if out, err := exec.Command("nsenter", append([]string{"--target", strconv.Itoa(b.PID), "--mount", "--"}, argv...)...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v: %s", argv, err, out)
-		}
-	}
-	inNode("mount", "--bind", "/run/e2e-pci", "/sys/bus/pci/devices")
+	b.inside(t, "", "mount --bind /run/e2e-pci /sys/bus/pci/devices")
 	t.Cleanup(func() {
-		inNode("umount", "/sys/bus/pci/devices")
+		b.inside(t, "", "umount /sys/bus/pci/devices")
 		must(t, os.RemoveAll(bus))
 	})
 	conf, err := json.Marshal(map[string]any{
@@ -40,15 +34,25 @@ func withMultus(t *testing.T, b *bed) {
 		"clusterNetwork": "/etc/cni/net.d/10-pods.conflist", "logLevel": "verbose", "logFile": "/var/log/multus.log",
 	})
 	must(t, err)
-	file := filepath.Join(b.Root, "etc/cni/net.d/00-multus.conf")
-	must(t, os.WriteFile(file, conf, 0o644))
+	// The runtime watches the folder, and the first file in it is the network of new pods.
+	b.inside(t, string(conf), "cat > /etc/cni/net.d/00-multus.conf")
 	t.Cleanup(func() {
-		must(t, os.Remove(file))
+		b.inside(t, "", "rm /etc/cni/net.d/00-multus.conf")
 		if t.Failed() {
 			log, err := os.ReadFile(filepath.Join(b.Root, "log/multus.log"))
 			t.Logf("Multus says (%v):\n%s", err, log[max(0, len(log)-8000):])
 		}
 	})
+}
+
+// inside runs a script where the node's own programs run.
+func (b *bed) inside(t *testing.T, stdin, script string) {
+	t.Helper()
+	cmd := exec.Command("nsenter", "--target", strconv.Itoa(b.PID), "--mount", "--net", "--", "sh", "-c", script)
+	cmd.Stdin = strings.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", script, err, out)
+	}
 }
 
 // multusPod names its networks to Multus; the claim is used by its name.
