@@ -146,10 +146,8 @@ func (r *Reader) Read(ctx context.Context, tree *pci.Tree) (Inventory, []topolog
 		}
 	}
 	inventory.StackedLinks = v.stacked(over)
-	if kernel, ok := r.kernel.(RDMANamespacer); ok {
-		if inventory.RDMANamespaces, err = kernel.RDMANamespaces(); err != nil {
-			problems = append(problems, topology.Problem{Subject: "RDMA devices", Message: err.Error()})
-		}
+	if inventory.RDMANamespaces, err = r.rdmaNamespaces(); err != nil {
+		problems = append(problems, topology.Problem{Subject: "RDMA devices", Message: err.Error()})
 	}
 	return inventory, problems
 }

@@ -105,6 +105,14 @@ func TestARepresentorIsNotTheNICsOwnNetdev(t *testing.T) {
 
 func TestRDMANamespacesAreTheKernelsWord(t *testing.T) {
 	root, tree := hardware(t)
+	silent := ports().route("0.0.0.0/0", 0, "p2")
+	silent.rdma = "shared"
+	if inventory, _ := New(Config{Sys: root, Dev: t.TempDir(), Kernel: silent}).Read(t.Context(), tree); inventory.RDMANamespaces != "" {
+		t.Error("a kernel without RDMA was asked")
+	}
+	if err := os.MkdirAll(filepath.Join(root, "class/infiniband"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, said := range []string{"", "shared", "exclusive", "broken"} {
 		network := ports().route("0.0.0.0/0", 0, "p2")
 		network.rdma = said

@@ -6,6 +6,7 @@ package nic
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,6 +16,16 @@ import (
 type RDMANamespacer interface {
 	// RDMANamespaces is "shared" or "exclusive", "" if the kernel has no RDMA.
 	RDMANamespaces() (string, error)
+}
+
+// rdmaNamespaces does not ask a kernel in which ib_core is not loaded: that would have it
+// look for the module, each time (net-pf-16-proto-20, netlink_create in net/netlink/af_netlink.c).
+func (r *Reader) rdmaNamespaces() (string, error) {
+	kernel, can := r.kernel.(RDMANamespacer)
+	if _, err := os.Stat(r.sys.Path("class", "infiniband")); err != nil || !can {
+		return "", nil //nolint:nilerr // without RDMA there is nothing to tell
+	}
+	return kernel.RDMANamespaces()
 }
 
 // RDMANamespaces implements RDMANamespacer. It is what `rdma system show netns` says.
