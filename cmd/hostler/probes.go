@@ -7,6 +7,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +44,8 @@ func (a *agent) ready(succeeded *atomic.Bool) []metrics.Check {
 		}},
 		{Name: "kubelet-plugin", Run: a.front.Registered},
 		{Name: "nri", Run: func() error {
-			if !a.doors.connected.Load() {
+			// A runtime that has no NRI at all is no fault: the gate attaches its pods.
+			if _, err := os.Stat(a.cfg.Paths.NRI); !a.doors.connected.Load() && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("the container runtime's NRI socket %s does not answer; pods with network claims wait at the gate", a.cfg.Paths.NRI)
 			}
 			return nil

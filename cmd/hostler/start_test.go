@@ -78,6 +78,13 @@ func TestAgentWithoutAPIServerDriverAndRuntimeWaitsForThem(t *testing.T) {
 	agent.says(t, "The machine's inventory changed", `driver="Missing"`, "no NVML library was found", "install the NVIDIA driver")
 	agent.says(t, "Nothing can be published yet", server+" does not answer", "check the network and the kubeconfig")
 
+	// A runtime without NRI has no socket of it, and its pods are attached by the gate.
+	if _, page := get(t, "http://"+address+"/readyz"); !strings.Contains(page, "nri") || strings.Contains(page, "[-]nri") {
+		t.Errorf("readiness wants a runtime that has NRI:\n%s", page)
+	}
+	if err := os.WriteFile(n.path("nri.sock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	status, page := get(t, "http://"+address+"/readyz")
 	if status == http.StatusOK || !strings.Contains(page, "[-]api-server failed: the API server "+server+" does not answer") || !strings.Contains(page, "[-]nri failed") {
 		t.Errorf("readiness answers %d and does not name what is missing:\n%s", status, page)

@@ -1,0 +1,180 @@
+package e2e
+
+// The two doors: whatever keeps the runtime's hook from a sandbox, its containers
+// have their network when they start, or they do not start. The runtime is stopped
+// while pods are prepared, so that what is to happen before their sandboxes are
+// made does.
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hostler-dev/hostler/test/cluster"
+)
+
+// guarded is a pod with a NIC and an egress scope that lets nothing out.
+func guarded(name string) []string {
+	return []string{template(name, requests(request("nic", anyNIC), request("egress", "egress.hostler.dev"))+
+		"config:\n- requests: [nic]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: NICConfig, interfaceName: fabric0, rdma: None}}\n"+
+		"- requests: [egress]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: EgressConfig}}\n"),
+		// What its first process sees is what it had from the start.
+		pod(name, name, "ip link show fabric0 > /tmp/first 2>&1; nc -w 2 "+allowedAddress+" 80 </dev/null >/dev/null 2>&1 && echo open >> /tmp/first; exec sleep 1000000")}
+}
+
+// isGuarded checks what the pod had when its container started.
+func (s *scenario) isGuarded(name string) {
+	s.Helper()
+	s.awaitReady(name)
+	s.eventually("the container has looked", func() error { _, err := s.trySh(name, "pgrep sleep"); return err })
+	if first := s.sh(name, "cat /tmp/first"); !strings.Contains(first, "fabric0") || strings.Contains(first, "open") {
+		s.Errorf("when it started, the container of %s saw: %s", name, first)
+	}
+}
+
+// awaitPrepared waits for the journal's entry of the pod's claim.
+func (s *scenario) awaitPrepared(pod string) {
+	s.Helper()
+	s.eventually("the claim of "+pod+" is prepared", func() error {
+		entries, err := s.node.journalEntries()
+		if err == nil && !slices.ContainsFunc(entries, func(e string) bool { return strings.HasPrefix(e, s.namespace+"/"+pod+"-") }) {
+			err = fmt.Errorf("the journal holds %v", entries)
+		}
+		return err
+	})
+}
+
+func TestSandboxesThatTheHookMissed(t *testing.T) {
+	for _, test := range []struct {
+		// name is of what is killed between prepare and sandbox.
+		name  string
+		event func(s *scenario)
+	}{
+		{"agent", func(s *scenario) {
+			s.killAgent()
+			must(s.T, testbed.ContinueRuntime(s.node.Name))
+		}},
+		{"runtime", func(s *scenario) {
+			must(s.T, testbed.RestartRuntime(s.ctx, s.node.Name))
+		}},
+		{"both", func(s *scenario) {
+			s.killAgent()
+			must(s.T, testbed.RestartRuntime(s.ctx, s.node.Name))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newScenario(t)
+			s.apply(guarded("running")...)
+			s.isGuarded("running")
+			must(t, testbed.StopRuntime(s.node.Name))
+			t.Cleanup(func() { must(t, testbed.ContinueRuntime(s.node.Name)) })
+			s.apply(guarded("new")...)
+			s.awaitPrepared("new")
+			test.event(s)
+			s.isGuarded("new")
+			s.awaitAgent()
+			s.sh("running", "ip link show fabric0")
+			if out, err := s.trySh("running", "nc -w 2 "+allowedAddress+" 80 </dev/null"); err == nil {
+				t.Errorf("the running pod's scope fell: %s", out)
+			}
+		})
+	}
+}
+
+func TestRuntimeWithoutNRI(t *testing.T) {
+	s := newScenario(t)
+	s.restartRuntimeWith(cluster.WithoutNRI)
+	t.Cleanup(func() { s.restartRuntimeWith("") })
+	before := s.node.snapshot(t)
+	s.apply(guarded("gated")...)
+	s.isGuarded("gated")
+	s.kubectl("delete", "pod", "gated")
+	s.eventually("the netdev is home as it was", func() error { return s.node.asBefore(before) })
+
+	// A pod on the host's network is deleted with force while the kubelet is down:
+	// nobody but its processes tells whether it still has its GPU.
+	s.apply(template("trainer", requests(request("gpu", oneGPU))), strings.Replace(pod("trainer", "trainer", ""), "spec:\n", "spec:\n  hostNetwork: true\n", 1))
+	s.awaitReady("trainer")
+	uid := s.kubectl("get", "pod", "trainer", "-o", "jsonpath={.metadata.uid}")
+	must(t, testbed.KillKubelet(s.ctx, s.node.Name))
+	t.Cleanup(func() { must(t, testbed.StartKubelet(s.ctx, s.node.Name)) })
+	s.kubectl("delete", "pod", "trainer", "--force", "--grace-period=0")
+	s.eventually("the claim is gone from the API server", func() error {
+		out, err := s.try("get", "resourceclaims", "-o", "name")
+		if err == nil && out != "" {
+			err = fmt.Errorf("still there: %s", out)
+		}
+		return err
+	})
+	s.lookAtAllClaims()
+	s.awaitPrepared("trainer")
+	for _, pid := range podProcesses(t, uid) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+			t.Fatal(err)
+		}
+	}
+	s.eventually("the pod has no process", func() error {
+		if pids := podProcesses(t, uid); len(pids) > 0 {
+			return fmt.Errorf("%v", pids)
+		}
+		return nil
+	})
+	s.lookAtAllClaims()
+	s.eventually("the GPU is free without a word of the kubelet or the runtime", func() error {
+		entries, err := s.node.journalEntries()
+		if err == nil && len(entries) > 0 {
+			err = fmt.Errorf("the journal holds %v", entries)
+		}
+		return err
+	})
+}
+
+// restartRuntimeWith returns when the node's agent serves it again.
+func (s *scenario) restartRuntimeWith(settings string) {
+	s.Helper()
+	must(s.T, testbed.RestartRuntimeWith(s.ctx, s.node.Name, settings))
+	s.awaitAgent()
+}
+
+// lookAtAllClaims returns when the agent has: it does when a GPU goes and comes back, see living_test.go.
+func (s *scenario) lookAtAllClaims() {
+	s.Helper()
+	page := "http://" + s.kubectl("-n", agentNamespace, "get", s.agent(), "-o", `jsonpath={.status.podIP}:{.metadata.annotations.prometheus\.io/port}`) + "/metrics"
+	looks, err := reconciliations(page)
+	must(s.T, err)
+	other := s.node.profile(s.T).GPUs
+	defer func() { must(s.T, s.node.nvml().ClearAll()) }()
+	for _, gone := range []bool{true, false} {
+		must(s.T, s.node.nvml().SetLost(len(other)-1, gone))
+		s.addRoute("198.51.100.77", "lo")()
+		s.eventually("the agent has looked at all claims", func() error {
+			now, err := reconciliations(page)
+			if err == nil && now <= looks {
+				err = fmt.Errorf("%d times, as before", now)
+			}
+			looks = max(looks, now)
+			return err
+		})
+	}
+}
+
+// podProcesses are those in control groups of the pod.
+func podProcesses(t *testing.T, uid string) []int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	must(t, err)
+	var pids []int
+	for _, file := range files {
+		if raw, err := os.ReadFile(file); err == nil && strings.Contains(string(raw), "pod"+uid) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			must(t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
