@@ -24,7 +24,7 @@ type DeviceState struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	// RDMA is what became of the RDMA device, nil if none was asked for.
 	RDMA *RDMAState `json:"rdma,omitempty"`
-	// Networks are the results of the device's CNI chains, in their order.
+	// Networks are the results of the device's CNI chains, in the order in which they were run.
 	Networks []NetworkState `json:"networks,omitempty"`
 }
 

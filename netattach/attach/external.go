@@ -19,7 +19,7 @@ func (r *run) findExternal(device *netattach.DeviceIntent) error {
 	found, err := link.Find(r.namespace.descriptor, *device)
 	if errors.Is(err, link.ErrNotFound) {
 		pod := r.sandbox.Pod
-		return fmt.Errorf("Multus has not brought NIC %s (PCI address %s) into pod %s/%s, as its NICConfig (attach: Multus) has it: the pod needs the annotation k8s.v1.cni.cncf.io/networks with the name of a NetworkAttachmentDefinition that has the annotation k8s.v1.cni.cncf.io/resourceName: %s and a plugin that takes the device by its deviceID (host-device, sriov), and the node needs Multus in its CNI configuration; with attach: Hostler no Multus is needed", device.Device, device.PCI, pod.Namespace, pod.Name, device.ResourceName)
+		return fmt.Errorf("NIC %s (PCI address %s) was not brought into pod %s/%s by Multus, as its NICConfig (attach: Multus) has it: the pod needs the annotation k8s.v1.cni.cncf.io/networks with the name of a NetworkAttachmentDefinition that has the annotation k8s.v1.cni.cncf.io/resourceName: %s and a plugin that takes the device by its deviceID (host-device, sriov), and the node needs Multus in its CNI configuration; with attach: Hostler no Multus is needed", device.Device, device.PCI, pod.Namespace, pod.Name, device.ResourceName)
 	}
 	if err != nil {
 		return err
