@@ -48,6 +48,7 @@ func TestNICComesHomeWithAllThatItHad(t *testing.T) {
 	s.onNode("ip neighbour add 10.77.0.9 lladdr 02:00:5e:10:00:09 dev NIC nud permanent", netdev)
 	s.onNode("echo 1 > /proc/sys/net/ipv4/conf/NIC/arp_ignore && echo 99 > /proc/sys/net/ipv4/neigh/NIC/gc_stale_time && echo 0 > /proc/sys/net/ipv6/conf/NIC/accept_ra", netdev)
 	t.Cleanup(func() {
+		s.kubectl("delete", "pod", "guest", "--ignore-not-found")
 		s.onNode("ip link set NIC alias '' txqueuelen 1000 group 0 allmulticast off && ip address flush dev NIC scope global && ip route flush table 99", netdev)
 		s.onNode("ip neighbour del 10.77.0.9 dev NIC; echo 0 > /proc/sys/net/ipv4/conf/NIC/arp_ignore && echo 60 > /proc/sys/net/ipv4/neigh/NIC/gc_stale_time && echo 1 > /proc/sys/net/ipv6/conf/NIC/accept_ra", netdev)
 		must(t, s.node.asBefore(fresh))
@@ -57,7 +58,7 @@ func TestNICComesHomeWithAllThatItHad(t *testing.T) {
 	selector := `device.attributes["hostler.dev"].ifName == "` + netdev + `"`
 	s.apply(template("guest", requests(request("nic", anyNIC, selector))+config("nic", nicConfig("fabric0", "192.168.77.1/24", "mtu: 1400"))), pod("guest", "guest", ""))
 	s.awaitReady("guest")
-	if out := s.sh("guest", "ip address show dev fabric0; ip route; ip neighbour"); strings.Contains(out, "10.77.") || strings.Contains(out, "2001:db8:77:") {
+	if out := s.sh("guest", "ip address show dev fabric0; ip route; ip neigh"); strings.Contains(out, "10.77.") || strings.Contains(out, "2001:db8:77:") {
 		t.Errorf("the pod sees what the NIC had on the node: %s", out)
 	}
 	s.kubectl("delete", "pod", "guest")
