@@ -6,7 +6,9 @@ package attach
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/link"
@@ -24,13 +26,33 @@ func (a *Attacher) rememberDevice(ctx context.Context, device netattach.DeviceIn
 	return a.rdma.Remember(ctx, device)
 }
 
-// moveRDMA records what became of each device, of which one that the kernel does
-// not move is the pod's to do without.
+// moveRDMA moves RDMA devices after their netdevs, but for those that a chain moves.
 func (r *run) moveRDMA(ctx context.Context) error {
+	return r.eachRDMA(ctx, func(device netattach.DeviceIntent) bool { return !chainMovesRDMA(device) })
+}
+
+// moveRDMALeft moves what a chain should have moved and did not.
+func (r *run) moveRDMALeft(ctx context.Context) error { return r.eachRDMA(ctx, chainMovesRDMA) }
+
+// chainMovesRDMA reports whether a chain of the device has the CNI plugin rdma, which
+// fails if the RDMA device is not on the host any more.
+func chainMovesRDMA(device netattach.DeviceIntent) bool {
+	return slices.ContainsFunc(device.Networks, func(network netattach.NetworkIntent) bool {
+		var list struct{ Plugins []struct{ Type string } }
+		if json.Unmarshal(network.Config, &list) != nil {
+			return false // which the chain will say
+		}
+		return slices.ContainsFunc(list.Plugins, func(p struct{ Type string }) bool { return p.Type == "rdma" })
+	})
+}
+
+// eachRDMA records what became of each device, of which one that the kernel does
+// not move is the pod's to do without.
+func (r *run) eachRDMA(ctx context.Context, chosen func(netattach.DeviceIntent) bool) error {
 	for _, intent := range r.intents {
 		for i := range intent.Devices {
 			device := &intent.Devices[i]
-			if device.RDMA == nil {
+			if device.RDMA == nil || !chosen(*device) {
 				continue
 			}
 			after, err := r.attacher.rdma.Into(ctx, r.namespace.descriptor, *device)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -141,6 +142,48 @@ func TestRDMADeviceFollowsItsNetdevInAndLeavesBeforeIt(t *testing.T) {
 		t.Errorf("the kernel was asked for %d changes, counted before and after, want 4", moves)
 	}
 	n.asBefore(t)
+}
+
+// The CNI plugin rdma moves the device itself, and fails if it is not on the host.
+func TestRDMADeviceIsLeftToAChainThatMovesIt(t *testing.T) {
+	for name, moved := range map[string]bool{"and it does": true, "and it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			n := newRDMANode(t, rdma.Exclusive)
+			asked, answered := filepath.Join(n.run, "asked"), filepath.Join(n.run, "answered")
+			for _, path := range []string{asked, answered} {
+				if err := unix.Mkfifo(path, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n.plugin(t, "rdma", "echo ADD > "+asked+"; cat "+answered+" > /dev/null")
+			n.restart(t)
+			device := n.device(t, 0, v1alpha1.RDMAAuto)
+			device.Networks = []netattach.NetworkIntent{network("fabric", "", "rdma")}
+			n.claim("claim-1", nil, device)
+			plugin := make(chan error, 1)
+			go func() { // the plugin's part
+				_, err := os.ReadFile(asked)
+				if at := n.inPod(t); at != "" {
+					err = fmt.Errorf("%s is in the pod before the chain", at)
+				}
+				if moved {
+					err = errors.Join(err, n.kernel.Move(n.host.FD, 0, n.pod.FD))
+				}
+				plugin <- errors.Join(err, os.WriteFile(answered, []byte("moved\n"), 0))
+			}()
+			n.attach(t)
+			if err := <-plugin; err != nil {
+				t.Error(err)
+			}
+			if got := n.inPod(t); got != "mlx5_0" {
+				t.Errorf("RDMA devices in the pod: %q", got)
+			}
+			if err := n.attacher.Detach(t.Context(), "pod-1"); err != nil {
+				t.Fatal(err)
+			}
+			n.asBefore(t)
+		})
+	}
 }
 
 // A container may not start once somebody took its RDMA device away.

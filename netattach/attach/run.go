@@ -58,6 +58,7 @@ func (r *run) steps(ctx context.Context) error {
 		r.enforce, // the moved devices too, before they are up
 		r.setUp,
 		r.runChains,
+		r.moveRDMALeft,
 		r.setDefaultRoutes,
 		r.enforce, // and what a chain may have added
 		r.tell,
