@@ -51,6 +51,11 @@ func Ensure(ctx context.Context, tree, cache string, report Report) (string, err
 	if err != nil {
 		return "", err
 	}
+	unlock, err := lock(ctx, cache)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	all := sha256.New()
 	var parts []string
 	for _, s := range sets() {
@@ -72,6 +77,11 @@ func EnsureAPIServer(ctx context.Context, source, release, cache string, report 
 	if err != nil {
 		return "", err
 	}
+	unlock, err := lock(ctx, cache)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	numbers := strings.SplitN(release, ".", 3)
 	if len(numbers) != 3 {
 		return "", fmt.Errorf("%q is not a version of Kubernetes of the form 1.34.4", release)
