@@ -6,6 +6,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,8 +119,13 @@ func (s *scenario) heal(gpu int) {
 
 // tainted is nil if the device carries a NoSchedule taint of ours exactly when want says so.
 func (s *scenario) tainted(device string, want bool) error {
+	devices := s.devices()
+	i := slices.IndexFunc(devices, func(d resourceapi.Device) bool { return d.Name == device })
+	if i < 0 { // a slice of it is being replaced
+		return fmt.Errorf("no slice holds device %s", device)
+	}
 	var taints []string
-	for _, taint := range s.device(device).Taints {
+	for _, taint := range devices[i].Taints {
 		taints = append(taints, fmt.Sprintf("%s=%s:%s", taint.Key, taint.Value, taint.Effect))
 	}
 	if (len(taints) > 0) != want {

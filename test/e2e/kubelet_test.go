@@ -26,7 +26,7 @@ func TestKubeletRestartsWhileAPartitionIsMade(t *testing.T) {
 	must(t, testbed.KillKubelet(s.ctx, s.node.Name))
 	must(t, testbed.StartKubelet(s.ctx, s.node.Name))
 	must(t, s.node.nvml().ClearAll())
-	s.awaitReadyAgain("interrupted")
+	s.awaitReady("interrupted")
 
 	now := s.cut(parent.Index)
 	if len(now) != 2 || !slices.Contains(now, before[0]) || slices.ContainsFunc(now, isHalf) {

@@ -40,7 +40,7 @@ func TestAgentKilledWhilePartitionsAreMadeAndUsed(t *testing.T) {
 	})
 	s.killAgent()
 	must(t, s.node.nvml().ClearAll())
-	s.awaitReadyAgain("interrupted", "halfway")
+	s.awaitReady("interrupted", "halfway")
 	s.awaitAgent()
 	now := s.cut(fresh.Index)
 	if len(now) != 2 || !slices.Contains(now, of[0]) || slices.ContainsFunc(now, isHalf) {

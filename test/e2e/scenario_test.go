@@ -77,17 +77,6 @@ func (s *scenario) awaitReady(pods ...string) {
 	}
 }
 
-// awaitReadyAgain is for pods that the kubelet failed to prepare. It tries again
-// after a minute or more by itself, and at once where a pod has changed.
-func (s *scenario) awaitReadyAgain(pods ...string) {
-	s.Helper()
-	s.eventually("the pods come up", func() error {
-		s.kubectl(append(append([]string{"annotate", "--overwrite", "pod"}, pods...), "test.hostler.dev/changed="+time.Now().Format(time.TimeOnly))...)
-		_, err := s.try(append([]string{"wait", "--for=condition=Ready", "pod", "--timeout=3s"}, pods...)...)
-		return err
-	})
-}
-
 // sh runs a shell command in the pod's first container.
 func (s *scenario) sh(pod, script string) string {
 	s.Helper()

@@ -59,7 +59,7 @@ func TestAllocatedNICBecomesAnUplink(t *testing.T) {
 	})
 	remove()
 	s.soon("free again", func() error { return s.tainted(nic, false) })
-	s.awaitReadyAgain("late")
+	s.awaitReady("late")
 }
 
 // apiServerNetwork is the network between node and API server.
