@@ -86,6 +86,12 @@ func TestSharesOfOneNIC(t *testing.T) {
 			return with(allocated(name, device), claim, "NICConfig "+config)
 		}
 	}
+	// Nobody is allocated another's share; if somebody is, only one of them gets it.
+	sameShare := func(name string) *resourceapi.ResourceClaim {
+		c := share(nicPlain, `{"mode": "macvlan"}`)(name)
+		c.Status.Allocation.Devices.Results[0].ShareID = new(types.UID("one"))
+		return c
+	}
 	const held, mixed = "is already held by", "either macvlan children or ipvlan ones"
 	for _, test := range []struct {
 		name          string
@@ -102,6 +108,8 @@ func TestSharesOfOneNIC(t *testing.T) {
 		{"a child and the NIC in user space", share(nicPlain, `{"mode": "macvlan"}`), whole(onNIC(nicPlain), `{"mode": "vfio"}`), held},
 		{"a child and a pair with its NIC", share(nicPlain, `{"mode": "macvlan"}`), whole(onAny(pairPlain), `{"mode": "macvlan"}`), "shares hardware with"},
 		{"a child of a PF and a VF", share(nicPF, `{"mode": "macvlan"}`), whole(onNIC(nicVF1), `{}`), "shares hardware with"},
+		{"a child of a PF and one of its VF", share(nicPF, `{"mode": "macvlan"}`), share(nicVF1, `{"mode": "macvlan"}`), "shares hardware with"},
+		{"one share twice", sameShare, sameShare, held},
 		{"children of two VFs", share(nicVF0, `{"mode": "macvlan"}`), share(nicVF1, `{"mode": "ipvlan"}`), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
