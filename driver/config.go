@@ -44,7 +44,7 @@ type Recorder interface {
 	ObservePrepare(duration time.Duration, err error)
 	ObserveUnprepare(duration time.Duration, err error)
 	// ObserveStep takes one part of a claim's work, see claim.RunnerConfig.Observe;
-	// "fetch" is the claim's way from the API server.
+	// "fetch" is the claim's way from the API server, "status" that of what became of it to there.
 	ObserveStep(step, phase string, duration time.Duration, err error)
 	ObserveReconcile(duration time.Duration, err error)
 	ObservePublish(duration time.Duration, err error)

@@ -40,7 +40,7 @@ func NewRecorder() *Recorder {
 		registry:  prometheus.NewRegistry(),
 		prepare:   durations(buckets, "hostler_prepare_duration_seconds", "How long preparing one claim took, by result.", "result"),
 		unprepare: durations(buckets, "hostler_unprepare_duration_seconds", "How long unpreparing one claim took, by result.", "result"),
-		step:      durations(stepBuckets, "hostler_claim_step_duration_seconds", "How long one part of preparing (do, verify) or unpreparing (undo) a claim took, by step, phase and result. fetch is the claim's way from the API server, journal the disk's.", "step", "phase", "result"),
+		step:      durations(stepBuckets, "hostler_claim_step_duration_seconds", "How long one part of preparing (do, verify) or unpreparing (undo) a claim took, by step, phase and result. fetch is the claim's way from the API server, journal the disk's, status the way of what became of it to the API server, which nobody waits for.", "step", "phase", "result"),
 		hook:      durations(buckets, "hostler_hook_duration_seconds", "How long a hook of the container runtime (NRI, gate) took, by hook and result.", "hook", "result"),
 		publish:   durations(buckets, "hostler_publish_duration_seconds", "How long handing the node's resource slices over for publishing took, by result.", "result"),
 		reconcile: durations(buckets, "hostler_reconcile_duration_seconds", "How long a reconciliation took, by what was reconciled and result.", "what", "result"),
