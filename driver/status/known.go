@@ -91,7 +91,10 @@ func (w *Writer) Prepared(c *resourceapi.ResourceClaim, err error) {
 	}
 	w.mu.Unlock()
 	delay := settleTime
-	if err == nil && joinsPods(w.cfg.Entry(c.UID)) {
+	switch {
+	case err != nil:
+		delay = failTime
+	case joinsPods(w.cfg.Entry(c.UID)):
 		delay = attachTime
 	}
 	w.queue.AddAfter(c.UID, delay)

@@ -33,6 +33,9 @@ const (
 	// attachTime for its pod's sandbox to be made, which says the rest.
 	settleTime = time.Second
 	attachTime = 5 * time.Second
+	// failTime is how long a failed prepare waits: most that wait for a device on its
+	// way home from another pod succeed by then.
+	failTime = 3 * time.Second
 	// leaveTime is how long a claim that was detached or unprepared waits for its
 	// end, which for most comes with their pod's and leaves nothing to write.
 	leaveTime = 10 * time.Second

@@ -453,6 +453,20 @@ func TestFailuresOfPodsThatAreGoneAreForgotten(t *testing.T) {
 	})
 }
 
+func TestWaitForAnotherPodsDeviceIsNoFailure(t *testing.T) {
+	run(t, func(s *server, w *Writer) {
+		w.Prepared(s.seen(), errors.New("device nic-0 is still held by claim team/before"))
+		after(2 * time.Second)
+		s.holds(entryOf(nicDevice()), attachedRecord)
+		w.Prepared(s.seen(), nil)
+		w.Attached(attach.Change{Claim: "uid", Pod: "pod-a", Attached: true})
+		after(time.Minute)
+		if status, writes := s.says(); status != attachedLine || writes != 1 {
+			t.Errorf("%d writes say %s, want 1 that says %s", writes, status, attachedLine)
+		}
+	})
+}
+
 func TestFieldManagersAreOnePerNodeAndShort(t *testing.T) {
 	long := strings.Repeat("n", 250)
 	for _, node := range []string{"node-a", long, long + "m"} {

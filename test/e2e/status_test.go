@@ -4,7 +4,11 @@ package e2e
 // the pod, under which name and addresses; or why not; and nothing once it is over.
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -15,6 +19,7 @@ import (
 
 func TestStatusTellsWhatBecameOfDevices(t *testing.T) {
 	s := newScenario(t)
+	before := s.statusWrites()
 	s.apply(claim("all", requests(request("gpu", oneGPU), request("nic", anyNIC), request("egress", "egress.hostler.dev"))+
 		"config:\n- requests: [nic]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: NICConfig, interfaceName: fabric0, addresses: [192.168.80.1/24], rdma: None}}\n"+
 		"- requests: [egress]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: EgressConfig}}\n"),
@@ -36,6 +41,17 @@ func TestStatusTellsWhatBecameOfDevices(t *testing.T) {
 	})
 	nic, err := s.statusOf("all", "nic")
 	must(t, err)
+	// One, unless the pod's sandbox took so long that it was said meanwhile that there is none.
+	s.eventually("the writes are counted", func() error {
+		writes := s.statusWrites() - before
+		if writes == 0 {
+			return errors.New("none")
+		}
+		if t.Logf("%d writes of the claim's status for the pod's start", writes); writes > 2 {
+			t.Errorf("%d writes of the claim's status for the pod's start", writes)
+		}
+		return nil
+	})
 	mac := s.sh("user", "cat /sys/class/net/fabric0/address")
 	if n := nic.NetworkData; n == nil || n.InterfaceName != "fabric0" || n.HardwareAddress != mac || len(n.IPs) != 1 || n.IPs[0] != "192.168.80.1/24" {
 		t.Errorf("the status says %+v of the NIC, want fabric0, %s and 192.168.80.1/24", n, mac)
@@ -92,6 +108,25 @@ func TestStatusTellsWhyNot(t *testing.T) {
 	if phase := s.kubectl("get", "pod", "host", "-o", "jsonpath={.status.phase}"); phase != "Pending" {
 		t.Errorf("a pod on the host's network with a NIC is %s", phase)
 	}
+}
+
+// statusWrites is how often the node's agent has written a claim's status, by its metrics.
+func (s *scenario) statusWrites() (count int) {
+	s.Helper()
+	page := "http://" + s.kubectl("-n", agentNamespace, "get", s.agent(), "-o", `jsonpath={.status.podIP}:{.metadata.annotations.prometheus\.io/port}`) + "/metrics"
+	response, err := http.Get(page)
+	must(s.T, err)
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if name, value, _ := strings.Cut(lines.Text(), " "); strings.HasPrefix(name, "hostler_claim_step_duration_seconds_count{") && strings.Contains(name, `step="status"`) {
+			n, err := strconv.Atoi(value)
+			must(s.T, err)
+			count += n
+		}
+	}
+	must(s.T, lines.Err())
+	return count
 }
 
 // statusOf is what the claim's status says of the device that the request got.
