@@ -35,9 +35,9 @@ test-unit: deps-test ## Unit, property and network namespace tests
 test-e2e: deps-test image-race ## Scenarios in a real one-node cluster
 	@$(CLUSTER) build
 	HOSTLER_E2E=1 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go tool -modfile=test/tools/go.mod gotestsum --format testname -- -p 1 -count=1 -timeout 30m ./test/cluster/... ./test/e2e/...
-test-churn: deps-test image-race ## Two hundred pods through eight GPUs, twice, with faults
+test-churn: deps-test image-race ## Two hundred pods through eight GPUs, twice, and eight NICs, with faults
 	@$(CLUSTER) build
-	HOSTLER_E2E=1 HOSTLER_E2E_CHURN=200 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go test -v -count=1 -timeout 30m -run TestManyPodsThroughEightGPUs ./test/e2e
+	HOSTLER_E2E=1 HOSTLER_E2E_CHURN=200 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go test -v -count=1 -timeout 30m -run TestManyPodsThroughEight ./test/e2e
 test-apiserver: deps-test ## Slices and rights against real API servers, Kubernetes 1.34 to 1.37
 	HOSTLER_APISERVER=1 go tool -modfile=test/tools/go.mod gotestsum --format testname -- -count=1 -timeout 40m ./test/apiserver/...
 test-vm: deps-test ## The agent's discovery in an emulated machine with real SR-IOV and RDMA

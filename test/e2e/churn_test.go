@@ -22,12 +22,12 @@ import (
 	"time"
 )
 
-// churnPods is how many pods a round has, HOSTLER_E2E_CHURN or as many as fit into every run.
+// churnPods is how many pods a round has, HOSTLER_E2E_CHURN or three for each device.
 func churnPods(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("HOSTLER_E2E_CHURN")
 	if text == "" {
-		return 50
+		return churnUnit
 	}
 	pods, err := strconv.Atoi(text)
 	if err != nil || pods <= 0 || pods%churnUnit != 0 {
