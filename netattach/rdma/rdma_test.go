@@ -281,7 +281,7 @@ func TestDeviceComesHomeWhateverHappens(t *testing.T) {
 			r.Fatal(err)
 		}
 		kill := false
-		m.kernel.Around = func(done bool) error {
+		m.kernel.Around = func(bool) error {
 			if kill && rapid.Bool().Draw(r, "killed here") {
 				kill = false
 				return killed

@@ -286,9 +286,8 @@ func TestSharedDevicesAreUsedFromTwoNamespaces(t *testing.T) {
 	})
 	out, err := ping("pod-b", hosts[1], "192.0.2.1").CombinedOutput()
 	if err != nil {
-		server.Process.Kill()
-		<-ended
-		t.Fatalf("%v: %s\nthe server: %s", err, out, heard.String())
+		killed := server.Process.Kill()
+		t.Fatalf("%v: %s\nthe server, killed (%v, %v): %s", err, out, killed, <-ended, heard.String())
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("the server: %v: %s", err, heard.String())
