@@ -55,6 +55,7 @@ func TestSchedulerSharesABandwidth(t *testing.T) {
 		{"a third that is too much waits, a smaller one does not", one, []step{
 			claim(pf, whole, bandwidth("150G")), claim(pf, whole, bandwidth("150G")), claim("", whole, bandwidth("150G")), claim(pf, whole, bandwidth("100G"))}},
 		{"two requests of one claim share too", one, []step{claim(pf+" "+pf, whole, bandwidth("200G"), whole, bandwidth("200G")), claim("", whole, bandwidth("10M"))}},
+		{"one request for two NICs gets two", one, []step{claim("", allocator.Request("nic", 2), bandwidth("10G"))}},
 		{"who names no bandwidth gets all of it", one, []step{claim(pf, whole), claim("", whole, bandwidth("10M")), claim("", whole)}},
 		{"and waits while another has a share", one, []step{claim(pf, whole, bandwidth("10M")), claim("", whole)}},
 		{"the least share is ten megabits", one, []step{claim(pf, whole, bandwidth("399990M")), claim(pf, whole, bandwidth("1")), claim("", whole, bandwidth("1"))}},
