@@ -49,6 +49,9 @@ type node struct {
 	sandbox         Sandbox
 	now             time.Time
 	attacher        *Attacher
+	// watched: the host is compared with what it was before devices left it. Lost
+	// devices cannot come home.
+	watched, lost bool
 }
 
 func newNode(t *testing.T) *node {
@@ -99,10 +102,28 @@ func scope(cidr string, port int32) *v1alpha1.EgressConfig {
 	return &v1alpha1.EgressConfig{Allow: []v1alpha1.EgressRule{{Name: "peer", To: []v1alpha1.EgressPeer{{CIDR: &v1alpha1.CIDRPeer{CIDR: cidr}}}, Ports: []v1alpha1.EgressPort{{Port: port}}}}}
 }
 
+// attach also has every test end with all claims released and the host as it was.
 func (n *node) attach(t *testing.T) {
 	t.Helper()
+	if !n.watched {
+		n.watched = true
+		n.host.AsBefore(t, func() bool { n.release(t); return !n.lost })
+	}
 	if err := n.attacher.Attach(context.Background(), n.sandbox); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func (n *node) release(t *testing.T) {
+	t.Helper()
+	records, err := n.attacher.records.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, record := range records {
+		if err := n.attacher.Release(context.Background(), record.Intent.ClaimUID); err != nil {
+			t.Errorf("release of %s: %v", record.Intent.ClaimUID, err)
+		}
 	}
 }
 
@@ -342,6 +363,7 @@ func TestAttachedPodKeepsItsDevicesWhateverBecameOfOne(t *testing.T) {
 	if err := n.pod.Handle.LinkDel(n.pod.Link(t, "net1")); err != nil {
 		t.Fatal(err)
 	}
+	n.lost = true
 	n.restart(t)
 	if err := n.attacher.AttachMissed(context.Background(), n.sandbox); err != nil || !n.pod.Has(t, "net2") {
 		t.Errorf("%v; want the other device left in the pod", err)

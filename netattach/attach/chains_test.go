@@ -144,6 +144,7 @@ func TestChainsOfAnEarlierBootAreTakenBack(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(n.run, "attached")); err != nil { // it is on a tmpfs
 		t.Fatal(err)
 	}
+	n.lost = true
 	n.restart(t)
 	for range 2 {
 		if err := n.attacher.Reconcile(context.Background()); err != nil {

@@ -15,6 +15,7 @@ import (
 // multusBrings does to rail0 what host-device does on ADD; home what it does on DEL.
 func (n *node) multusBrings(t *testing.T) {
 	t.Helper()
+	n.watched = true // the device leaves the host by another hand
 	carry(t, n.host, "rail0", n.pod, "net1")
 	n.pod.Up(t, "net1", "10.1.0.5/24")
 }

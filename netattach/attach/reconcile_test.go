@@ -71,6 +71,7 @@ func TestReconcile(t *testing.T) {
 				if err := errors.Join(os.Remove(n.sandbox.NetNS), n.pod.Handle.LinkDel(n.pod.Link(t, "net1"))); err != nil {
 					t.Fatal(err)
 				}
+				n.lost = true
 			},
 			func(t *testing.T, n *node) {
 				if n.recordCount(t) != 1 {
@@ -174,5 +175,8 @@ func TestNewSandboxTakesTheDevicesOver(t *testing.T) {
 	n.attach(t)
 	if !second.Has(t, "net1") || n.pod.Has(t, "net1") {
 		t.Error("the device is not in the new sandbox")
+	}
+	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+		t.Error(err)
 	}
 }

@@ -91,6 +91,7 @@ func TestDecoyIsNotTakenForADeviceThatIsGone(t *testing.T) {
 	if err := m.pod.Handle.LinkDel(m.pod.Link(t, "net1")); err != nil {
 		t.Fatal(err)
 	}
+	m.lost = true
 	m.rename(t, m.pod, "decoy", "net1")
 	if found, err := m.links.Home(context.Background(), m.pod.FD, m.device); err != nil || found {
 		t.Errorf("Home: %v, %v; want it missed", found, err)

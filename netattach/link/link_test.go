@@ -18,6 +18,9 @@ type machine struct {
 	host, pod, peer *nettest.Namespace
 	links           *Host
 	device          netattach.DeviceIntent
+	// watched: the host is compared with what it was before the device left it. Lost
+	// devices cannot come home.
+	watched, lost bool
 }
 
 func newMachine(t *testing.T) *machine {
@@ -29,6 +32,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { links.Close() })
 	m.links = links
 	m.device = netattach.DeviceIntent{
 		Device: "nic-0000-18-00-0", HostName: "rail0", PodName: "net1",
@@ -43,9 +47,25 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
+// attach also has every test end with the device at home and the host as it was.
 func (m *machine) attach(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
+	if m.device.HostState == nil {
+		m.remember(t)
+	}
+	if !m.watched {
+		m.watched = true
+		m.host.AsBefore(t, func() bool {
+			if m.lost {
+				return false
+			}
+			if found, err := m.links.Home(ctx, m.pod.FD, m.device); err != nil || !found {
+				t.Errorf("Home: %v, %v", found, err)
+			}
+			return true
+		})
+	}
 	index, err := m.links.Into(ctx, m.pod.FD, m.device)
 	if err != nil {
 		t.Fatal(err)

@@ -175,7 +175,11 @@ func TestNetdevThatWasDownComesHomeDown(t *testing.T) {
 // still brings these home, and touches nothing else.
 func TestNetdevOfAnEarlierAgentComesHomeWithWhatThatWroteDown(t *testing.T) {
 	m := newMachine(t)
-	m.attach(t)
+	index, err := m.links.Into(context.Background(), m.pod.FD, m.device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.device.PodIndex = index
 	if found, err := m.links.Home(context.Background(), m.pod.FD, m.device); err != nil || !found {
 		t.Fatalf("%v, %v", found, err)
 	}
@@ -206,6 +210,9 @@ func TestWhatCannotBeGivenBackIsToldAndHindersNothing(t *testing.T) {
 	if routes, err := m.host.Handle.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: 100}, netlink.RT_FILTER_TABLE); err != nil || len(routes) != 1 {
 		t.Errorf("routes of table 100: %v, %v", routes, err)
 	}
+	// What hindered it is over, and the next attempt gives the rest.
+	m.device.HostState.Sysctls["net/ipv4/conf/IFNAME/arp_ignore"] = "2"
+	m.device.HostState.Routes = m.device.HostState.Routes[:len(m.device.HostState.Routes)-1]
 }
 
 func TestNetdevWithAVLANOrOtherUseOnTheNodeIsNotMoved(t *testing.T) {

@@ -29,6 +29,21 @@ func (n *Namespace) Same(t testing.TB, when string, before Snapshot) {
 	}
 }
 
+// AsBefore has the test end with undo and fail if the namespace is then not as it is
+// now, unless undo says that it cannot be. It keeps quiet about a test that has failed anyway.
+func (n *Namespace) AsBefore(t testing.TB, undo func() (possible bool)) {
+	t.Helper()
+	before := n.Snapshot(t)
+	t.Cleanup(func() {
+		if t.Failed() || t.Skipped() {
+			return
+		}
+		if undo() {
+			n.Same(t, "after the test", before)
+		}
+	})
+}
+
 // Snapshot reads links with addresses, neighbours, sysctls and features, routes of
 // all tables, and rules.
 func (n *Namespace) Snapshot(t testing.TB) Snapshot {
