@@ -23,54 +23,64 @@ type together struct {
 	priorities map[uint32]string
 }
 
-// checkTogether refuses entries, all used by one pod, whose NICs cannot be in it at once.
+// checkTogether refuses entries, all used by one pod, whose NICs cannot be in it at
+// once, for all that is wrong with them.
 func checkTogether(entries ...*Entry) error {
 	pod := together{names: map[string]string{}, vrfs: map[string]string{}, tables: map[string]uint32{}, resources: map[string]string{}, defaults: map[bool]string{}, priorities: map[uint32]string{}}
+	var faults []error
 	for _, entry := range entries {
 		for i := range entry.Devices {
 			if network := entry.Devices[i].Network; network != nil {
-				if err := pod.add(entry.Devices[i].Name, network); err != nil {
-					return err
-				}
+				faults = append(faults, pod.add(entry.Devices[i].Name, network))
 			}
 		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 func (t *together) add(device string, network *netattach.DeviceIntent) error {
-	if network.External {
-		if other, taken := t.resources[network.ResourceName]; taken {
-			return fmt.Errorf("NICs %s and %s are both for Multus under the resource name %s, of which it takes the first in the order of their addresses for whichever network comes first; give each request NICs of a resource name of its own (publish.multusResourceNames of the agent's configuration, attribute %s), or each its own claim that the pod uses by name", other, device, network.ResourceName, publish.ResourceNameAttribute)
-		}
-		t.resources[network.ResourceName] = device
-	}
-	names := []string{network.PodName}
+	faults := []error{t.addResource(device, network), t.addName(device, network.PodName)}
 	for _, chain := range network.Networks {
-		names = append(names, chain.Interface)
-		if err := t.addDefaults(device, chain); err != nil {
-			return err
-		}
-	}
-	for _, name := range names {
-		if name == "" { // the device's own, or one that only Multus knows
-			continue
-		}
-		if other, taken := t.names[name]; taken {
-			return fmt.Errorf("NICs %s and %s would both be called %s in the pod; give each request an interfaceName of its own, and only to requests for one NIC", other, device, name)
-		}
-		if other, taken := t.vrfs[name]; taken {
-			return sameAsVRF(name, other, device)
-		}
-		t.names[name] = device
+		faults = append(faults, t.addName(device, chain.Interface), t.addDefaults(device, chain))
 	}
 	for _, rule := range network.Rules {
-		if other, taken := t.priorities[rule.Priority]; taken {
-			return fmt.Errorf("NICs %s and %s both have a rule of priority %d for the pod, of which only one can be asked first; give each rule a priority of its own", other, device, rule.Priority)
-		}
-		t.priorities[rule.Priority] = device
+		faults = append(faults, t.addRule(device, rule))
 	}
-	return t.addVRF(device, network.VRF)
+	return errors.Join(append(faults, t.addVRF(device, network.VRF))...)
+}
+
+func (t *together) addResource(device string, network *netattach.DeviceIntent) error {
+	if !network.External {
+		return nil
+	}
+	if other, taken := t.resources[network.ResourceName]; taken {
+		return fmt.Errorf("NICs %s and %s are both for Multus under the resource name %s, of which it takes the first in the order of their addresses for whichever network comes first; give each request NICs of a resource name of its own (publish.multusResourceNames of the agent's configuration, attribute %s), or each its own claim that the pod uses by name", other, device, network.ResourceName, publish.ResourceNameAttribute)
+	}
+	t.resources[network.ResourceName] = device
+	return nil
+}
+
+// addName takes "" for the device's own, or one that only Multus knows.
+func (t *together) addName(device, name string) error {
+	if name == "" {
+		return nil
+	}
+	if other, taken := t.names[name]; taken {
+		return fmt.Errorf("NICs %s and %s would both be called %s in the pod; give each request an interfaceName of its own, and only to requests for one NIC", other, device, name)
+	}
+	if other, taken := t.vrfs[name]; taken {
+		return sameAsVRF(name, other, device)
+	}
+	t.names[name] = device
+	return nil
+}
+
+func (t *together) addRule(device string, rule netattach.Rule) error {
+	if other, taken := t.priorities[rule.Priority]; taken {
+		return fmt.Errorf("NICs %s and %s both have a rule of priority %d for the pod, of which only one can be asked first; give each rule a priority of its own", other, device, rule.Priority)
+	}
+	t.priorities[rule.Priority] = device
+	return nil
 }
 
 func (t *together) addDefaults(device string, network netattach.NetworkIntent) error {
