@@ -25,7 +25,7 @@ const noLinkLocal = "1"
 func (s *space) hostState(link netlink.Link, device netattach.DeviceIntent) (*netattach.HostState, error) {
 	attrs := link.Attrs()
 	state := &netattach.HostState{TxQueueLength: attrs.TxQLen, Alias: attrs.Alias, AlternativeNames: attrs.AltNames,
-		Group: attrs.Group, Flags: attrs.RawFlags & linkFlags}
+		Group: attrs.Group, Flags: attrs.RawFlags & linkFlags, XDPProgram: programOf(link)}
 	var err error
 	kernelMakesLinkLocal := true
 	err = s.inside(func() (err error) {

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -98,6 +100,38 @@ func (m *machine) spoil(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.pod.Sysctl(t, "net/ipv4/conf/net1/arp_ignore", "8")
+	if program, ok := loadXDP(t); ok {
+		m.pod.Do(t, func() {
+			if err := netlink.LinkSetXdpFdWithFlags(link, program, unix.XDP_FLAGS_SKB_MODE); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// loadXDP loads a program that drops everything. Kernels without BPF have nothing to leave.
+func loadXDP(t *testing.T) (descriptor int, ok bool) {
+	t.Helper()
+	instructions := []uint64{0x1_0000_00b7, 0x95} // r0 = XDP_DROP; exit
+	license := []byte("GPL\x00")
+	attributes := struct {
+		kind, count           uint32
+		instructions, license uint64
+		logLevel, logSize     uint32
+		log                   uint64
+		version, flags        uint32
+	}{kind: 6, count: 2, instructions: uint64(uintptr(unsafe.Pointer(&instructions[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+	loaded, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attributes)), unsafe.Sizeof(attributes))
+	runtime.KeepAlive(instructions)
+	runtime.KeepAlive(license)
+	if errno == unix.ENOSYS {
+		return 0, false
+	}
+	if errno != 0 {
+		t.Fatalf("load an XDP program: %v", errno)
+	}
+	t.Cleanup(func() { unix.Close(int(loaded)) })
+	return int(loaded), true
 }
 
 // returned does what the kernel does with a physical device whose namespace dies.
