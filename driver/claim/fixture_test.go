@@ -21,6 +21,7 @@ import (
 	"github.com/hostler-dev/hostler/driver/metadata"
 	"github.com/hostler-dev/hostler/driver/publish"
 	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/multus"
 	"github.com/hostler-dev/hostler/topology"
 )
 
@@ -239,7 +240,8 @@ func newMIGRoom(t failer, directory, bootID string, mig *gputest.GPU) *room {
 			return publish.NewDescriber(publish.Input{Snapshot: r.now()}).Describe(s)
 		},
 		Attacher: r.attacher, Directory: r.cdi, Snapshot: r.now, BootID: bootID, GPUGone: func(string) string { return "" }, GPUsSilent: func() string { return r.silent }, Recut: func() {},
-		Specs: &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"},
+		DeviceInfo: multus.DeviceInfo{Path: filepath.Join(directory, "devinfo")},
+		Specs:      &cdi.Builder{GPUs: anyGPU{}, Dev: filepath.Join(directory, "dev"), HostDev: "/dev"},
 	}
 	r.admission = &Admission{Journal: r.journal, BootID: bootID}
 	if mig != nil {

@@ -48,6 +48,7 @@ func kinds() []kind {
 		one("egress", onEgress(), onGPU("gpu-0000-17-00-0"), ""),
 		one("vfio gpu", onGPU("gpu-0000-27-00-0"), onGPU("gpu-0000-17-00-0"), `GPUConfig {"mode": "vfio"}`),
 		one("vfio nic", onNIC("nic-0000-19-00-0"), onNIC("nic-0000-1d-00-1"), `NICConfig {"mode": "vfio"}`),
+		one("nic by multus", onNIC("nic-0000-19-00-0"), onNIC("nic-0000-18-00-0"), `NICConfig {"attach": "Multus"}`),
 	}
 }
 

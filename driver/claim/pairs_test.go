@@ -19,21 +19,21 @@ import (
 // pairTable has a line for each feature and a column for each of kinds(), in that
 // order: + works, a letter is refused with the words below.
 const pairTable = `
-shared-by-two-pods       + + + + + + + + + + + + +
-admin-access             + l + n n n n n n n + v n
-two-requests             + + + + + + i + + + + + +
-subrequest               + + + + + + + + + + + + +
-share-ID                 + + + + + + + + + + + + +
-another-drivers-device   + + + + + + + + + + + + +
-class-and-claim-config   + + + + + + + + + + + + +
-repeated-prepare         + + + + + + + + + + + + +
-crash                    + + + + + + + + + + + + +
-reboot                   + + + + + + + + + + + + +
-spec-wiped               + + + + + + + + + + + + +
-reconciled               + + + + + + + + + + + + +
-held-by-another-claim    h h h h h h h + h h + h h
-device-gone              g g g g g g g g g g + g g
-extended-resource        + + + + + + + + + + + + +
+shared-by-two-pods       + + + + + + + + + + + + + +
+admin-access             + l + n n n n n n n + v n n
+two-requests             + + + + + + i + + + + + + o
+subrequest               + + + + + + + + + + + + + +
+share-ID                 + + + + + + + + + + + + + +
+another-drivers-device   + + + + + + + + + + + + + o
+class-and-claim-config   + + + + + + + + + + + + + +
+repeated-prepare         + + + + + + + + + + + + + +
+crash                    + + + + + + + + + + + + + +
+reboot                   + + + + + + + + + + + + + +
+spec-wiped               + + + + + + + + + + + + + +
+reconciled               + + + + + + + + + + + + + +
+held-by-another-claim    h h h h h h h + h h + h h h
+device-gone              g g g g g g g g g g + g g g
+extended-resource        + + + + + + + + + + + + + +
 `
 
 func pairWords() map[string]string {
@@ -44,6 +44,7 @@ func pairWords() map[string]string {
 		"i": "would both be called net1 in the pod",
 		"h": "already held by claim team/other",
 		"g": "the node no longer has the device",
+		"o": "give the NIC a claim of its own",
 	}
 }
 

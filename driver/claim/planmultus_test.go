@@ -13,7 +13,6 @@ import (
 
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/netattach"
-	"github.com/hostler-dev/hostler/netattach/multus"
 )
 
 // fromTemplate makes the claim one that was made from a template.
@@ -87,7 +86,6 @@ func TestTwoClaimsOfAPodForMultusByOneNameAreRefused(t *testing.T) {
 
 func TestDeviceForMultusIsToldAndNotedBeforeItGoes(t *testing.T) {
 	r := newRoom(t, t.TempDir(), boot)
-	r.steps.DeviceInfo = multus.DeviceInfo{Path: filepath.Join(t.TempDir(), "devinfo")}
 	asItIs := []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}
 	r.admission.HostState = func(device netattach.DeviceIntent) (netattach.DeviceIntent, error) {
 		device.HostAddresses, device.HostMTU, device.HostUp = asItIs, 9000, true

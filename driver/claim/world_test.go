@@ -109,7 +109,7 @@ func (w *world) idle() {
 
 // wipe empties what is in memory only.
 func (w *world) wipe() {
-	for _, directory := range []string{"cdi", "metadata"} {
+	for _, directory := range []string{"cdi", "metadata", "devinfo"} {
 		if err := os.RemoveAll(filepath.Join(w.directory, directory)); err != nil {
 			w.t.Fatal(err)
 		}
@@ -215,7 +215,7 @@ func (w *world) still() still {
 		}
 		s.Entries[string(entry.ClaimUID)] = string(raw)
 	}
-	for _, directory := range []string{"cdi", "metadata"} {
+	for _, directory := range []string{"cdi", "metadata", "devinfo"} {
 		w.read(directory, s.Files)
 	}
 	return s
