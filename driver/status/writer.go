@@ -183,26 +183,31 @@ func (w *Writer) apply(ctx context.Context, k *known, wanted []resourceapi.Alloc
 	case apierrors.IsNotFound(err):
 		w.forget(k)
 		return nil
-	case mayNot(err):
+	case mayNot(err) && (asked || w.wasRefused()):
 		w.refuse(ctx, err)
 		return nil // until the next look at all claims
-	case apierrors.IsInvalid(err) || apierrors.IsConflict(err) || apierrors.IsBadRequest(err):
-		if asked {
-			if w.complain(k, err) {
-				logger.Error(err, "The API server does not take a claim's status; it is tried again with the next look at all claims")
-			}
-			return nil
+	case apierrors.IsInvalid(err) && asked || apierrors.IsConflict(err) && asked || apierrors.IsBadRequest(err):
+		if w.complain(k, err) {
+			logger.Error(err, "The API server does not take a claim's status; it is tried again with the next look at all claims")
 		}
-		w.doubt(k) // it may be allocated anew, or another of its name
+		return nil
+	case mayNot(err) || apierrors.IsInvalid(err) || apierrors.IsConflict(err):
+		w.doubt(k) // it may be allocated anew, here or elsewhere, or another of its name
 	}
 	return fmt.Errorf("write the status of claim %s/%s: %w", k.namespace, k.name, err)
 }
 
 // mayNot reports whether the API server says that this agent may not write status.
 // Since 1.36 rights on devices' status are part of validation (resourceclaims/driver,
-// pkg/registry/resource/utils.go), and so is what an admission policy denies.
+// pkg/registry/resource/utils.go).
 func mayNot(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.HasStatusCause(err, metav1.CauseTypeForbidden)
+}
+
+func (w *Writer) wasRefused() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refused
 }
 
 // refuse tells it once, until something could be written again.

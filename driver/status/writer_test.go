@@ -1,14 +1,11 @@
 package status
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -16,157 +13,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	resourceapply "k8s.io/client-go/applyconfigurations/resource/v1"
-	resourceclient "k8s.io/client-go/kubernetes/typed/resource/v1"
 
-	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/netattach/attach"
 )
 
 var time0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-
-// server is an API server that holds one claim, with the journal and the records
-// of the node. It applies as the real one does for a single manager.
-type server struct {
-	resourceclient.ResourceClaimInterface
-	mu      sync.Mutex
-	claim   *resourceapi.ResourceClaim
-	entry   *claim.Entry
-	records []attach.Record
-	// fail, if set, answers in place of the server.
-	fail func() error
-	// drops: status.devices is switched off.
-	drops          bool
-	applied, asked int
-	inFlight, most int
-	slow           time.Duration
-	told           []string
-}
-
-func (s *server) ResourceClaims(string) resourceclient.ResourceClaimInterface { return s }
-
-func (s *server) Get(context.Context, string, metav1.GetOptions) (*resourceapi.ResourceClaim, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.asked++
-	if s.claim == nil {
-		return nil, apierrors.NewNotFound(resourceapi.Resource("resourceclaims"), "c")
-	}
-	return s.claim.DeepCopy(), nil
-}
-
-func (s *server) ApplyStatus(ctx context.Context, apply *resourceapply.ResourceClaimApplyConfiguration, options metav1.ApplyOptions) (*resourceapi.ResourceClaim, error) {
-	s.mu.Lock()
-	s.applied++
-	s.inFlight++
-	s.most = max(s.most, s.inFlight)
-	slow := s.slow
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.inFlight--
-		s.mu.Unlock()
-	}()
-	select {
-	case <-time.After(slow):
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case options.FieldManager != "hostler.dev/node-a" || !options.Force:
-		return nil, fmt.Errorf("options %+v", options)
-	case s.fail != nil:
-		return nil, s.fail()
-	case s.claim == nil:
-		return nil, apierrors.NewNotFound(resourceapi.Resource("resourceclaims"), "c")
-	case *apply.UID != s.claim.UID:
-		return nil, apierrors.NewInvalid(resourceapi.SchemeGroupVersion.WithKind("ResourceClaim").GroupKind(), "c", field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "", "immutable")})
-	}
-	s.claim.ResourceVersion += "0"
-	s.claim.Status.Devices = nil
-	for _, d := range apply.Status.Devices {
-		device := resourceapi.AllocatedDeviceStatus{Driver: *d.Driver, Pool: *d.Pool, Device: *d.Device, ShareID: d.ShareID}
-		for _, c := range d.Conditions {
-			device.Conditions = append(device.Conditions, metav1.Condition{Type: *c.Type, Status: *c.Status, Reason: *c.Reason, Message: *c.Message, LastTransitionTime: *c.LastTransitionTime})
-		}
-		if n := d.NetworkData; n != nil {
-			device.NetworkData = &resourceapi.NetworkDeviceData{InterfaceName: *n.InterfaceName, IPs: n.IPs, HardwareAddress: *n.HardwareAddress}
-		}
-		if !s.drops {
-			s.claim.Status.Devices = append(s.claim.Status.Devices, device)
-		}
-	}
-	return s.claim.DeepCopy(), nil
-}
-
-// holds changes what the node holds.
-func (s *server) holds(entry *claim.Entry, records ...attach.Record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.entry, s.records = entry, records
-}
-
-// says is the claim's status in lines, and writes how often it was written.
-func (s *server) says() (status string, writes int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var lines []string
-	if s.claim != nil {
-		for _, device := range s.claim.Status.Devices {
-			lines = append(lines, line(device))
-		}
-	}
-	return strings.Join(lines, "\n"), s.applied
-}
-
-func (s *server) seen() *resourceapi.ResourceClaim {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.claim.DeepCopy()
-}
-
-func newServer() *server {
-	return &server{claim: &resourceapi.ResourceClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "c", UID: "uid", ResourceVersion: "1"},
-		Status: resourceapi.ResourceClaimStatus{
-			Allocation: &resourceapi.AllocationResult{Devices: resourceapi.DeviceAllocationResult{Results: []resourceapi.DeviceRequestAllocationResult{
-				{Request: "nic", Driver: "hostler.dev", Pool: "node-a/nic", Device: "nic-0"}, {Request: "other", Driver: "example.com", Pool: "p", Device: "d"},
-			}}},
-			ReservedFor: []resourceapi.ResourceClaimConsumerReference{{Resource: "pods", Name: "a", UID: "pod-a"}},
-		},
-	}}
-}
-
-// run calls test in a bubble whose time passes only while all wait.
-func run(t *testing.T, test func(s *server, w *Writer)) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newServer()
-		w := New(Config{
-			NodeName: "node-a", Client: s,
-			Entry:   func(types.UID) *claim.Entry { s.mu.Lock(); defer s.mu.Unlock(); return s.entry },
-			Records: func(types.UID) ([]attach.Record, error) { s.mu.Lock(); defer s.mu.Unlock(); return s.records, nil },
-			Tell: func(reason, message string) {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.told = append(s.told, reason+": "+message)
-			},
-		})
-		ctx, stop := context.WithCancel(t.Context())
-		var done sync.WaitGroup
-		done.Go(func() { w.Run(ctx) })
-		test(s, w)
-		stop()
-		done.Wait()
-	})
-}
-
-// after lets the time pass and everything be done that is due then.
-func after(d time.Duration) {
-	time.Sleep(d) // in a bubble
-	synctest.Wait()
-}
 
 var attachedRecord = inPod("a", attach.StateAttached, net1("192.0.2.7/24"))
 
@@ -338,12 +189,15 @@ func TestMissingRightsAreToldOnce(t *testing.T) {
 				s.holds(entryOf(nicDevice()), attachedRecord)
 				w.Prepared(s.seen(), nil)
 				after(time.Hour)
-				if _, writes := s.says(); writes != 1 {
-					t.Errorf("%d tries without the right, want 1 until the next look at all claims", writes)
+				if _, writes := s.says(); writes != 2 {
+					t.Errorf("%d tries without the right, want one and another after the claim was read", writes)
 				}
 				for range 3 {
 					w.Review()
 					after(time.Minute)
+				}
+				if _, writes := s.says(); writes != 5 {
+					t.Errorf("%d tries without the right, want one more for each look at all claims", writes)
 				}
 				if len(s.told) != 1 || !strings.Contains(s.told[0], "associated-node:patch") {
 					t.Errorf("told %q, want once what right is missing", s.told)
@@ -420,6 +274,23 @@ func TestRefusalThatStaysIsTriedWithTheNextLookOnly(t *testing.T) {
 		after(time.Hour)
 		if _, writes := s.says(); writes != 2 {
 			t.Errorf("%d tries, want one and another after the claim was read", writes)
+		}
+	})
+}
+
+// To another node, whose agent alone may write its status now.
+func TestClaimThatWentToAnotherNodeIsNoMissingRight(t *testing.T) {
+	run(t, func(s *server, w *Writer) {
+		w.Prepared(s.seen(), errors.New("no"))
+		s.mu.Lock()
+		s.claim.Status.Allocation.Devices.Results[0].Pool = "node-b/nic"
+		s.fail = func() error {
+			return apierrors.NewInvalid(resourceapi.SchemeGroupVersion.WithKind("ResourceClaim").GroupKind(), "c", field.ErrorList{field.Forbidden(field.NewPath("status", "devices"), "requires arbitrary-node:patch")})
+		}
+		s.mu.Unlock()
+		after(time.Hour)
+		if _, writes := s.says(); writes != 1 || len(s.told) > 0 || w.look("uid") != nil {
+			t.Errorf("%d tries, told %q, kept %v", writes, s.told, w.look("uid"))
 		}
 	})
 }
