@@ -16,7 +16,7 @@ import (
 func TestDeviceThatIsClaimedBeforeItWasPutInOrder(t *testing.T) {
 	n, ctx := furnished(t), context.Background()
 	delete(n.intents, "claim-2")
-	limbo := nettest.New(t)
+	before, limbo := n.host.Snapshot(t), nettest.New(t)
 	n.attach(t)
 	link := n.pod.Link(t, "net1")
 	if err := errors.Join(n.pod.Handle.LinkSetNsFd(link, limbo.FD), os.Remove(n.sandbox.NetNS)); err != nil {
@@ -41,7 +41,8 @@ func TestDeviceThatIsClaimedBeforeItWasPutInOrder(t *testing.T) {
 	}
 	if err := n.attacher.Detach(ctx, "pod-2"); err != nil {
 		t.Error(err)
-	} // and the host is compared with what it was
+	}
+	n.host.Same(t, "home from the next pod,", before)
 }
 
 // A device that was nowhere when its pod was first attached has no state to come
