@@ -173,7 +173,7 @@ func TestFiguresAreComplete(t *testing.T) {
 	want := []string{"allocate_match_four", "allocate_match_none", "allocate_match_one", "allocate_pair_four", "allocate_pair_none", "allocate_pair_one",
 		"attach_eight_p50", "attach_eight_p99", "attach_one_p50", "attach_one_p99", "cpu",
 		"detach_eight_p50", "detach_eight_p99", "detach_one_p50", "detach_one_p99", "discover_2000", "fault_to_taint_p99", "one_vf_change_slices",
-		"pod_start_added_p50", "prepare_batch8_p50", "prepare_concurrent8_p99", "prepare_one_p50", "rss", "scope_1000_enforce", "scrape_p99", "start_to_slices"}
+		"pod_start_added_gpu_nic_p50", "pod_start_added_p50", "prepare_batch8_p50", "prepare_concurrent8_p99", "prepare_one_p50", "rss", "scope_1000_enforce", "scrape_p99", "start_to_slices"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Error(diff)
 	}
