@@ -79,10 +79,14 @@ func TestHookProvesAShareWithoutTheAgent(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "no longer the macvlan that was made for it"},
-		"nothing limits what it sends":        {func(t *testing.T, n *node) { n.unlimit(t, n.pod.Link(t, "net1")) }, "no longer held to its bandwidth, 40000000000 bits"},
-		"nothing limits what it receives":     {func(t *testing.T, n *node) { n.unlimit(t, n.arrivals(t)) }, "no longer held to its bandwidth"},
-		"what it receives is not kept at all": {func(t *testing.T, n *node) { n.pod.Handle.LinkDel(n.arrivals(t)) }, "no longer held to its bandwidth"},
-		"the limit is another":                {func(t *testing.T, n *node) { n.edit(t, `"bandwidth": 40000000000`, `"bandwidth": 20000000000`) }, "no longer held to its bandwidth"},
+		"nothing limits what it sends":    {func(t *testing.T, n *node) { n.unlimit(t, n.pod.Link(t, "net1")) }, "no longer held to its bandwidth, 40000000000 bits"},
+		"nothing limits what it receives": {func(t *testing.T, n *node) { n.unlimit(t, n.arrivals(t)) }, "no longer held to its bandwidth"},
+		"what it receives is not kept at all": {func(t *testing.T, n *node) {
+			if err := n.pod.Handle.LinkDel(n.arrivals(t)); err != nil {
+				t.Fatal(err)
+			}
+		}, "no longer held to its bandwidth"},
+		"the limit is another": {func(t *testing.T, n *node) { n.edit(t, `"bandwidth": 40000000000`, `"bandwidth": 20000000000`) }, "no longer held to its bandwidth"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)

@@ -348,7 +348,7 @@ func TestChildIsRefusedWithReason(t *testing.T) {
 		}, "check that the device is present"},
 		"of a NIC that was replaced under the pod": {func(_ *testing.T, _ *sharedMachine, device *netattach.DeviceIntent) { device.Child.ParentIndex += 7 },
 			"delete the pod"},
-		"under a name that the pod has": {func(t *testing.T, m *sharedMachine, device *netattach.DeviceIntent) { device.PodName = "lo" },
+		"under a name that the pod has": {func(_ *testing.T, _ *sharedMachine, device *netattach.DeviceIntent) { device.PodName = "lo" },
 			"the pod has an interface lo already"},
 		"of a NIC that is in a bridge": {func(t *testing.T, m *sharedMachine, _ *netattach.DeviceIntent) {
 			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "outer"}}
