@@ -138,7 +138,7 @@ func measure(ctx context.Context, b *bed, m measurement, down error) []Result {
 	b.say("measuring %s", m.what)
 	err := down
 	if err == nil || !m.cluster {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
 		err = m.run(ctx, b, pointers)
 	}
