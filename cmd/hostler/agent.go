@@ -267,7 +267,9 @@ func (a *agent) run(ctx context.Context) error {
 	} {
 		group.Go(func() error { return part(ctx) })
 	}
-	return group.Wait()
+	err := group.Wait()
+	a.attacher.Wait() // the next agent must not work on the same pods beside this one
+	return err
 }
 
 // bootID of the running machine.

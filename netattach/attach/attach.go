@@ -104,10 +104,9 @@ func New(cfg Config) (*Attacher, error) {
 	return &Attacher{cfg: cfg, host: host, rdma: rdmaHost, chain: chain, records: records}, nil
 }
 
-// Close waits for attachments that go on behind their hooks, each of which has an
-// end, and releases the host's namespace; it leaves pods as they are.
+// Close waits, too, and releases the host's namespace; it leaves pods as they are.
 func (a *Attacher) Close() error {
-	a.behind.Wait()
+	a.Wait()
 	return errors.Join(a.host.Close(), a.rdma.Close())
 }
 

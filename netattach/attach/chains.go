@@ -205,3 +205,7 @@ func (a *Attacher) attachBehind(ctx context.Context, sandbox Sandbox, namespace 
 		return nil
 	}
 }
+
+// Wait returns when the attachments have ended that outlived their hooks, of which
+// each has an end. No hook may be under way any more.
+func (a *Attacher) Wait() { a.behind.Wait() }
