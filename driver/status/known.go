@@ -154,6 +154,16 @@ func (w *Writer) Review() {
 	}
 }
 
+// seen is told of a claim that was read anew.
+func (w *Writer) seen(read *resourceapi.ResourceClaim) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if k := w.claims[read.UID]; k != nil {
+		k.doubtful = false
+		k.see(read)
+	}
+}
+
 // look is a copy of what is known of the claim, nil if nothing is.
 func (w *Writer) look(claim types.UID) *known {
 	w.mu.Lock()

@@ -245,21 +245,13 @@ func (w *Writer) wrote(k *known, wanted []resourceapi.AllocatedDeviceStatus, ans
 // ask reads the claim anew. It returns nil if that is no longer what is known of it.
 func (w *Writer) ask(ctx context.Context, k *known) (*known, error) {
 	claim, err := w.cfg.Client.ResourceClaims(k.namespace).Get(ctx, k.name, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	switch {
+	case err != nil && !apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("look at claim %s/%s: %w", k.namespace, k.name, err)
-	}
-	if err != nil || claim.UID != k.uid || !k.isAllocated(claim) {
+	case err != nil || claim.UID != k.uid || !k.isAllocated(claim):
 		w.forget(k)
-		return nil, nil
+	default:
+		w.seen(claim)
 	}
-	w.mu.Lock()
-	now := w.claims[k.uid]
-	if now == nil {
-		w.mu.Unlock()
-		return nil, nil
-	}
-	now.doubtful = false
-	now.see(claim)
-	w.mu.Unlock()
 	return w.look(k.uid), nil
 }

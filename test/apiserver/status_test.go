@@ -69,7 +69,7 @@ func allocate(t *testing.T, admin kubernetes.Interface, name, node string, share
 	}
 	made.Status.Allocation = onNode(node, shared)
 	made.Status.ReservedFor = []resourceapi.ResourceClaimConsumerReference{{Resource: "pods", Name: "a", UID: "pod-a"}}
-	if made, err = claims.UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); err != nil {
+	if _, err = claims.UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	theirs := resourceapply.ResourceClaim(name, team).WithStatus(resourceapply.ResourceClaimStatus().WithDevices(
@@ -190,7 +190,7 @@ func (s *server) makeTeam(t *testing.T, agent, admin kubernetes.Interface) {
 			right.Group, right.Resource, right.Namespace = resourceapi.GroupName, "resourceclaims", team
 			review, err := agent.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &right}}, metav1.CreateOptions{})
 			if err != nil || !review.Status.Allowed {
-				return fmt.Errorf("%s %s: %v", right.Verb, right.Subresource, err)
+				return fmt.Errorf("%s %s: allowed %t, %w", right.Verb, right.Subresource, err == nil && review.Status.Allowed, err)
 			}
 		}
 		return nil
@@ -330,7 +330,7 @@ func TestAgentsWriteNothingElseOfAClaim(t *testing.T) {
 							return err
 						}
 						if !refused(err, write.refusal, write.before) {
-							return fmt.Errorf("it is %v, want one that says %q", err, write.refusal)
+							return fmt.Errorf("it is \"%w\", want one that says %q", err, write.refusal)
 						}
 						return nil
 					})
