@@ -124,6 +124,8 @@ type HostState struct {
 	Group uint32 `json:"group,omitempty"`
 	// XDPProgram is the kernel's number of the XDP program on it, 0 for none.
 	XDPProgram uint32 `json:"xdpProgram,omitempty"`
+	// TCXPrograms are those of its programs on the way in and out.
+	TCXPrograms []uint32 `json:"tcxPrograms,omitempty"`
 	// Flags are those that ip-link(8) sets, as linux/if.h has them: IFF_PROMISC, IFF_ALLMULTI, IFF_NOARP, IFF_MULTICAST.
 	Flags uint32 `json:"flags,omitempty"`
 	// Addresses are DeviceIntent.HostAddresses with all that was said of them.

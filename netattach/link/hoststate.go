@@ -37,6 +37,9 @@ func (s *space) hostState(link netlink.Link, device netattach.DeviceIntent) (*ne
 	if err != nil {
 		return nil, err
 	}
+	if state.TCXPrograms, err = s.tcxIDs(attrs.Index); err != nil {
+		return nil, err
+	}
 	if state.Addresses, err = s.hostAddresses(link, kernelMakesLinkLocal); err != nil {
 		return nil, err
 	}

@@ -42,13 +42,15 @@ func (s *space) restore(ctx context.Context, link netlink.Link, device netattach
 	state := device.HostState
 	if state == nil { // it was moved by an agent that wrote down no more
 		state = &netattach.HostState{TxQueueLength: link.Attrs().TxQLen, Alias: link.Attrs().Alias, AlternativeNames: link.Attrs().AltNames,
-			Group: link.Attrs().Group, Flags: link.Attrs().RawFlags & linkFlags, XDPProgram: programOf(link)}
+			Group: link.Attrs().Group, Flags: link.Attrs().RawFlags & linkFlags}
 		for _, prefix := range device.HostAddresses {
 			state.Addresses = append(state.Addresses, plainAddress(prefix))
 		}
 	}
 	faults = append(faults, s.restoreAttributes(link, state)...)
-	faults = append(faults, s.removeProgram(link, state.XDPProgram))
+	if device.HostState != nil {
+		faults = append(faults, s.removeProgram(link, state.XDPProgram), s.removeTCX(link, state.TCXPrograms))
+	}
 	faults = append(faults, s.restoreSwitches(name, state))
 	if len(state.Sysctls) > 0 {
 		faults = append(faults, s.inside(func() error { return setSysctls(name, state.Sysctls) }))

@@ -100,38 +100,45 @@ func (m *machine) spoil(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.pod.Sysctl(t, "net/ipv4/conf/net1/arp_ignore", "8")
-	if program, ok := loadXDP(t); ok {
+	if program := loadBPF(t, 6); program != 0 { // BPF_PROG_TYPE_XDP
 		m.pod.Do(t, func() {
 			if err := netlink.LinkSetXdpFdWithFlags(link, program, unix.XDP_FLAGS_SKB_MODE); err != nil {
 				t.Fatal(err)
+			}
+			request := bpfAttach{interfaceIndex: uint32(link.Attrs().Index), program: uint32(loadBPF(t, 3)), hook: 46} // 3 is BPF_PROG_TYPE_SCHED_CLS
+			if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&request), unsafe.Sizeof(request)); err != nil && !errors.Is(err, unix.EINVAL) {
+				t.Fatalf("attach a BPF program to packets on their way in: %v", err)
 			}
 		})
 	}
 }
 
-// loadXDP loads a program that drops everything. Kernels without BPF have nothing to leave.
-func loadXDP(t *testing.T) (descriptor int, ok bool) {
+// loadBPF loads a program of that type that drops everything. It returns 0 on kernels
+// without BPF, where there is nothing to leave.
+func loadBPF(t *testing.T, kind uint32) (descriptor int) {
 	t.Helper()
-	instructions := []uint64{0x1_0000_00b7, 0x95} // r0 = XDP_DROP; exit
+	instructions := []uint64{0x1_0000_00b7, 0x95} // r0 = 1, which is XDP_DROP; exit
 	license := []byte("GPL\x00")
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	pinner.Pin(&instructions[0])
+	pinner.Pin(&license[0])
 	attributes := struct {
 		kind, count           uint32
 		instructions, license uint64
 		logLevel, logSize     uint32
 		log                   uint64
 		version, flags        uint32
-	}{kind: 6, count: 2, instructions: uint64(uintptr(unsafe.Pointer(&instructions[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
-	loaded, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attributes)), unsafe.Sizeof(attributes))
-	runtime.KeepAlive(instructions)
-	runtime.KeepAlive(license)
-	if errno == unix.ENOSYS {
-		return 0, false
+	}{kind: kind, count: 2, instructions: uint64(uintptr(unsafe.Pointer(&instructions[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+	loaded, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attributes), unsafe.Sizeof(attributes))
+	if errors.Is(err, unix.ENOSYS) {
+		return 0
 	}
-	if errno != 0 {
-		t.Fatalf("load an XDP program: %v", errno)
+	if err != nil {
+		t.Fatalf("load a BPF program: %v", err)
 	}
-	t.Cleanup(func() { unix.Close(int(loaded)) })
-	return int(loaded), true
+	t.Cleanup(func() { unix.Close(loaded) })
+	return loaded
 }
 
 // returned does what the kernel does with a physical device whose namespace dies.
@@ -183,6 +190,9 @@ func TestNetdevComesHomeWithAllThatItHad(t *testing.T) {
 					t.Fatalf("%v, %v", found, err)
 				}
 				m.host.Same(t, "home again,", before)
+				if left, err := m.links.here.tcxIDs(m.host.Link(t, "rail0").Attrs().Index); err != nil || len(left) > 0 {
+					t.Errorf("BPF programs are left on it: %v, %v", left, err)
+				}
 			}
 			if test.lives {
 				m.pod.Same(t, "without its device,", pod)
