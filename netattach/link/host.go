@@ -1,0 +1,79 @@
+package link
+
+// The host's namespace, open as long as the agent lives, and those of pods, open as
+// long as somebody works in them.
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// HostConfig says which namespace is the host's.
+type HostConfig struct {
+	// Namespace is a descriptor of it, which the caller keeps open. Default: the
+	// process's own.
+	Namespace *int
+}
+
+// Host is the host's network namespace.
+type Host struct {
+	namespace int
+	own       bool
+	spaces    spaces
+	// here is the host's space, open as long as the Host is.
+	here *space
+}
+
+// NewHost opens the host's namespace.
+func NewHost(cfg HostConfig) (*Host, error) {
+	h := &Host{}
+	if cfg.Namespace != nil {
+		h.namespace = *cfg.Namespace
+	} else {
+		namespace, err := netns.GetFromPid(unix.Getpid())
+		if err != nil {
+			return nil, fmt.Errorf("cannot open the host's network namespace: %w", err)
+		}
+		h.namespace, h.own = int(namespace), true
+	}
+	var err error
+	if h.here, err = h.spaces.enter(h.namespace); err != nil {
+		return nil, errors.Join(err, h.closeNamespace())
+	}
+	return h, nil
+}
+
+// Close releases the namespace that NewHost opened.
+func (h *Host) Close() error {
+	h.here.Close()
+	return h.closeNamespace()
+}
+
+// Hold keeps a pod's namespace open for the calls to come, which would otherwise
+// open it one by one. The caller keeps the descriptor open until it calls release.
+func (h *Host) Hold(pod int) (release func(), err error) {
+	there, err := h.spaces.enter(pod)
+	if err != nil {
+		return nil, err
+	}
+	return there.Close, nil
+}
+
+// Inode tells the host's namespace from others.
+func (h *Host) Inode() (uint64, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(h.namespace, &stat); err != nil {
+		return 0, fmt.Errorf("cannot look at the host's network namespace: %w", err)
+	}
+	return stat.Ino, nil
+}
+
+func (h *Host) closeNamespace() error {
+	if h.own {
+		return unix.Close(h.namespace)
+	}
+	return nil
+}
