@@ -111,8 +111,9 @@ func (s *space) putAddress(index int, address netattach.HostAddress) error {
 		request.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(address.Label)))
 	}
 	if l := address.Lifetimes; l != nil {
-		info := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: l.ValidSeconds, Prefered: l.PreferredSeconds}}
-		request.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, info.Serialize()))
+		// struct ifa_cacheinfo: preferred, valid, and two times of the kernel's.
+		info := binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, l.PreferredSeconds), l.ValidSeconds)
+		request.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, append(info, make([]byte, 8)...)))
 	}
 	if _, err := s.ask(request, 0); err != nil {
 		return fmt.Errorf("address %s: %w", address.Prefix, err)

@@ -152,8 +152,8 @@ func (m *machine) returned(t *testing.T, as string) {
 
 func TestNetdevComesHomeWithAllThatItHad(t *testing.T) {
 	ctx := context.Background()
-	home := func(t *testing.T, m *machine) (bool, error) { return m.links.Home(ctx, m.pod.FD, m.device) }
-	restored := func(t *testing.T, m *machine) (bool, error) { return m.links.Restore(ctx, m.device) }
+	home := func(_ *testing.T, m *machine) (bool, error) { return m.links.Home(ctx, m.pod.FD, m.device) }
+	restored := func(_ *testing.T, m *machine) (bool, error) { return m.links.Restore(ctx, m.device) }
 	for name, test := range map[string]struct {
 		happens func(t *testing.T, m *machine)
 		home    func(t *testing.T, m *machine) (bool, error)

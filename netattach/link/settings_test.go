@@ -183,7 +183,7 @@ func TestRepeatDisturbsNobody(t *testing.T) {
 	m.pod.Same(t, "attached again,", before)
 	select {
 	case event := <-events:
-		t.Errorf("the link changed: %+v", event.Link.Attrs())
+		t.Errorf("the link changed: %+v", event.Attrs())
 	default:
 	}
 	m.home(t)

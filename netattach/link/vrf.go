@@ -102,16 +102,19 @@ func (s *space) removeVRF(ctx context.Context, device netattach.DeviceIntent) er
 	if device.VRF == nil {
 		return nil
 	}
-	vrf, err := s.vrf(*device.VRF)
-	if err != nil {
-		return nil // it is gone, or was replaced by what is not the agent's
-	}
 	links, err := s.links()
 	if err != nil {
 		return err
 	}
-	ports := filter(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == vrf.Attrs().Index })
-	if vrf.Attrs().Group != ownGroup || len(ports) > 0 {
+	found := filter(links, func(l netlink.Link) bool {
+		vrf, ok := l.(*netlink.Vrf)
+		return ok && vrf.Name == device.VRF.Name && vrf.Table == device.VRF.Table && vrf.Group == ownGroup
+	})
+	if len(found) == 0 {
+		return nil
+	}
+	vrf := found[0]
+	if ports := filter(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == vrf.Attrs().Index }); len(ports) > 0 {
 		return nil
 	}
 	klog.FromContext(ctx).V(4).Info("Removing VRF from pod", "vrf", device.VRF.Name, "device", device.Device)
