@@ -87,8 +87,8 @@ func (n *Namespace) linkLines(t testing.TB, link netlink.Link, names map[int]str
 		if address.IP.To4() == nil && address.IP.IsLinkLocalUnicast() && n.ReadSysctl(t, "net/ipv6/conf/"+a.Name+"/addr_gen_mode") != "1" {
 			continue // with mode 1 there are only those that somebody has given
 		}
-		lines = append(lines, fmt.Sprintf("address %s peer %v broadcast %v label %q scope %d flags %#x forever %v", address.IPNet, address.Peer, address.Broadcast,
-			address.Label, address.Scope, address.Flags&^detection, address.ValidLft == 0xffffffff))
+		lines = append(lines, fmt.Sprintf("address %s peer %v broadcast %v label %q scope %d flags %#x valid %d preferred %d", address.IPNet, address.Peer, address.Broadcast,
+			address.Label, address.Scope, address.Flags&^detection, thousands(address.ValidLft), thousands(address.PreferedLft)))
 	}
 	neighbours, err := n.Handle.NeighList(a.Index, netlink.FAMILY_ALL)
 	if err != nil {
@@ -127,6 +127,9 @@ func (n *Namespace) linkLines(t testing.TB, link netlink.Link, names map[int]str
 	})
 	return lines
 }
+
+// thousands of seconds, of which one more has begun: a test takes less.
+func thousands(seconds int) int { return (seconds + 999) / 1000 }
 
 func (n *Namespace) routeLines(t testing.TB, names map[int]string) (lines []string) {
 	t.Helper()
