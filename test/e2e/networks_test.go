@@ -21,7 +21,8 @@ func definition(name, plugins string, annotations ...string) string {
 		name, strings.Join(annotations, ", "), name, plugins)
 }
 
-// scripted puts a CNI plugin on the node that does on ADD what the script says.
+// scripted puts a CNI plugin on the node that does on ADD what the script says. It comes
+// before the scenario, whose pods need it to their end.
 func (b *bed) scripted(t *testing.T, name, onAdd string) {
 	t.Helper()
 	busybox, err := exec.LookPath("busybox")
@@ -117,9 +118,9 @@ func TestNetworkThatTakesTheDeviceItself(t *testing.T) {
 }
 
 func TestNetworkWhoseSecondPluginFails(t *testing.T) {
+	node1.scripted(t, "e2e-refuses", `echo '{"cniVersion": "1.0.0", "code": 100, "msg": "no luck today"}'; exit 1`)
 	s := newScenario(t)
 	s.installNetworkAttachmentDefinitions()
-	s.node.scripted(t, "e2e-refuses", `echo '{"cniVersion": "1.0.0", "code": 100, "msg": "no luck today"}'; exit 1`)
 	s.apply(
 		definition("half", `{"type": "macvlan", "master": "fabric0", "linkInContainer": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.79.0.0/24"}]]}}, {"type": "e2e-refuses"}`),
 		template("half", requests(request("nic", anyNIC))+config("nic", nicConfig("fabric0", "10.75.1.1/24", "networks: [{name: half, interfaceName: mv0}]"))),
@@ -139,9 +140,9 @@ func TestNetworkWhoseSecondPluginFails(t *testing.T) {
 // A plugin may take longer than the runtime waits for hooks. Then the sandbox starts, and
 // the container waits until its network is there.
 func TestNetworkThatIsSlow(t *testing.T) {
+	node1.scripted(t, "e2e-sleeps", `sleep 3; echo '{"cniVersion": "1.0.0"}'`)
 	s := newScenario(t)
 	s.installNetworkAttachmentDefinitions()
-	s.node.scripted(t, "e2e-sleeps", `sleep 3; echo '{"cniVersion": "1.0.0"}'`)
 	s.apply(
 		definition("slow", `{"type": "tuning", "mtu": 1410}, {"type": "e2e-sleeps"}`),
 		template("slow", requests(request("nic", anyNIC))+config("nic", nicConfig("fabric0", "10.75.2.1/24", "networks: [{name: slow}]"))),
