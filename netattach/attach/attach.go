@@ -223,6 +223,10 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 // remember fills in the state that the devices have on the host, before
 // anything is changed. An attachment that was cut short has it in its record.
 func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, intents []netattach.Intent) ([]netattach.Intent, error) {
+	records, err := a.records.list()
+	if err != nil {
+		return nil, err
+	}
 	filled := slices.Clone(intents)
 	for i := range filled {
 		record, begun, err := a.records.read(filled[i].ClaimUID, pod)
@@ -250,7 +254,7 @@ func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, in
 		}
 		filled[i].Devices = slices.Clone(filled[i].Devices)
 		for j, device := range filled[i].Devices {
-			if err := a.settle(ctx, device); err != nil {
+			if err := a.settle(ctx, records, device); err != nil {
 				return nil, err
 			}
 			if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {

@@ -13,13 +13,9 @@ import (
 
 // settle gives the device what other attachments that are over wrote down of it, as
 // far as it is on the host. Their records are left to Reconcile.
-func (a *Attacher) settle(ctx context.Context, device netattach.DeviceIntent) error {
+func (a *Attacher) settle(ctx context.Context, records []Record, device netattach.DeviceIntent) error {
 	if device.Child != nil || device.External || !device.HasNetdev() {
 		return nil
-	}
-	records, err := a.records.list()
-	if err != nil {
-		return err
 	}
 	for _, record := range records {
 		if record.State != StateDetached || record.BootID != a.records.bootID {
