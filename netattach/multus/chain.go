@@ -158,7 +158,7 @@ func (c *Chain) forget(ctx context.Context, known *libcni.NetworkAttachment, net
 	}
 	runtime := &libcni.RuntimeConf{ContainerID: known.ContainerID, NetNS: netns, IfName: known.IfName, Args: known.CniArgs, CapabilityArgs: known.CapabilityArgs}
 	if err := c.del(ctx, list, runtime); err != nil {
-		return fmt.Errorf("CNI chain %s could not be undone for %s: %w", known.Network, known.IfName, err)
+		return fmt.Errorf("CNI chain %s could not be undone for %s: %w; that is tried again, see that its plugins are in paths.cniBin and what they need is there", known.Network, known.IfName, err)
 	}
 	ipam := ipamOf(list)
 	if netns != "" || ipam == nil {
