@@ -4,8 +4,8 @@ package link
 // long as somebody works in them.
 
 import (
-	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -23,33 +23,49 @@ type Host struct {
 	namespace int
 	own       bool
 	spaces    spaces
-	// here is the host's space, open as long as the Host is.
+	mutex     sync.Mutex
+	// here is the host's space, open from its first use on.
 	here *space
 }
 
 // NewHost opens the host's namespace.
 func NewHost(cfg HostConfig) (*Host, error) {
-	h := &Host{}
 	if cfg.Namespace != nil {
-		h.namespace = *cfg.Namespace
-	} else {
-		namespace, err := netns.GetFromPid(unix.Getpid())
+		return &Host{namespace: *cfg.Namespace}, nil
+	}
+	namespace, err := netns.GetFromPid(unix.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the host's network namespace: %w", err)
+	}
+	return &Host{namespace: int(namespace), own: true}, nil
+}
+
+// enter opens the host's space, and keeps it open for the calls to come.
+func (h *Host) enter() (*space, error) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	if h.here == nil {
+		here, err := h.spaces.enter(h.namespace)
 		if err != nil {
-			return nil, fmt.Errorf("cannot open the host's network namespace: %w", err)
+			return nil, err
 		}
-		h.namespace, h.own = int(namespace), true
+		h.here = here
 	}
-	var err error
-	if h.here, err = h.spaces.enter(h.namespace); err != nil {
-		return nil, errors.Join(err, h.closeNamespace())
-	}
-	return h, nil
+	return h.spaces.enter(h.namespace)
 }
 
 // Close releases the namespace that NewHost opened.
 func (h *Host) Close() error {
-	h.here.Close()
-	return h.closeNamespace()
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	if h.here != nil {
+		h.here.Close()
+		h.here = nil
+	}
+	if h.own {
+		return unix.Close(h.namespace)
+	}
+	return nil
 }
 
 // Hold keeps a pod's namespace open for the calls to come, which would otherwise
@@ -69,11 +85,4 @@ func (h *Host) Inode() (uint64, error) {
 		return 0, fmt.Errorf("cannot look at the host's network namespace: %w", err)
 	}
 	return stat.Ino, nil
-}
-
-func (h *Host) closeNamespace() error {
-	if h.own {
-		return unix.Close(h.namespace)
-	}
-	return nil
 }

@@ -30,7 +30,7 @@ var ErrNotFound = errors.New("network device not found")
 // Remember returns the device with its state on the host as it is now, which is
 // what Home will restore. A device that is not on the host is returned as it was given.
 func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, error) {
-	here, err := h.spaces.enter(h.namespace)
+	here, err := h.enter()
 	if err != nil {
 		return device, err
 	}
@@ -87,7 +87,7 @@ func (h *Host) bring(ctx context.Context, pod int, there *space, device netattac
 }
 
 func (h *Host) move(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
-	here, err := h.spaces.enter(h.namespace)
+	here, err := h.enter()
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (h *Host) bringHome(ctx context.Context, pod int, there *space, device neta
 	if err != nil {
 		return false, err
 	}
-	here, err := h.spaces.enter(h.namespace)
+	here, err := h.enter()
 	if err != nil {
 		return true, err
 	}
@@ -194,7 +194,7 @@ func (h *Host) Restore(ctx context.Context, device netattach.DeviceIntent) (bool
 	if device.Child != nil {
 		return true, nil // of the parent nothing was changed
 	}
-	here, err := h.spaces.enter(h.namespace)
+	here, err := h.enter()
 	if err != nil {
 		return false, err
 	}
