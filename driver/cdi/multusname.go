@@ -1,6 +1,6 @@
 package cdi
 
-// The name by which Multus 4.0 to 4.3 takes a device of a claim for a network: it reads
+// The name by which Multus up to 4.3 takes a device of a claim for a network: it reads
 // from the kubelet's list of pods' resources (podresources v1) by which CDI devices a
 // container got a claim, and hands what stands behind the "=" to CNI plugins as the
 // device's ID. For plugins that is a PCI address, which is no name of one claim's
