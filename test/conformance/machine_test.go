@@ -98,8 +98,8 @@ type node struct {
 	*simulated.Machine
 	want     *machine.Expected
 	snapshot *topology.Snapshot
-	// published by configuration.
-	published map[v1alpha1.PublishConfig]resourceslice.DriverResources
+	// published by configuration, in print.
+	published map[string]resourceslice.DriverResources
 }
 
 func newNode(t *testing.T, profile string) *node {
@@ -108,7 +108,7 @@ func newNode(t *testing.T, profile string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Machine: simulate(t, profile, 0), want: want, published: map[v1alpha1.PublishConfig]resourceslice.DriverResources{}}
+	n := &node{Machine: simulate(t, profile, 0), want: want, published: map[string]resourceslice.DriverResources{}}
 	n.snapshot = observe(t, n.Machine)
 	return n
 }
@@ -145,10 +145,11 @@ func input(s *topology.Snapshot, config v1alpha1.PublishConfig) publish.Input {
 
 // resources are what the node publishes; they are shared, so leave them as they are.
 func (n *node) resources(config v1alpha1.PublishConfig) resourceslice.DriverResources {
-	resources, made := n.published[config]
+	key := fmt.Sprintf("%+v", config)
+	resources, made := n.published[key]
 	if !made {
 		resources = publish.Resources(input(n.snapshot, config))
-		n.published[config] = resources
+		n.published[key] = resources
 	}
 	return resources
 }
