@@ -28,11 +28,18 @@ func (a *Attacher) rememberDevice(ctx context.Context, device netattach.DeviceIn
 
 // moveRDMA moves RDMA devices after their netdevs, but for those that a chain moves.
 func (r *run) moveRDMA(ctx context.Context) error {
-	return r.eachRDMA(ctx, func(device netattach.DeviceIntent) bool { return !chainMovesRDMA(device) })
+	return r.eachRDMA(ctx, func(device netattach.DeviceIntent) bool {
+		return device.RDMA.Moves && !chainMovesRDMA(device)
+	})
 }
 
-// moveRDMALeft moves what a chain should have moved and did not.
-func (r *run) moveRDMALeft(ctx context.Context) error { return r.eachRDMA(ctx, chainMovesRDMA) }
+// moveRDMALeft moves what a chain should have moved and did not, and looks after devices
+// that do not move: a driver takes one down some time after its netdev left.
+func (r *run) moveRDMALeft(ctx context.Context) error {
+	return r.eachRDMA(ctx, func(device netattach.DeviceIntent) bool {
+		return !device.RDMA.Moves || chainMovesRDMA(device)
+	})
+}
 
 // chainMovesRDMA reports whether a chain of the device has the CNI plugin rdma, which
 // fails if the RDMA device is not on the host any more.

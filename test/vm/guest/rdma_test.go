@@ -93,19 +93,26 @@ func exclusive(t *testing.T) {
 	t.Cleanup(func() { set("shared") })
 }
 
-// inNamespace runs f on a thread that is in the namespace.
+// inNamespace runs f on a thread that is in the namespace meanwhile. It must not stay
+// there: the process's first thread would for ever, and hold the namespace.
 func inNamespace(t *testing.T, namespace int, f func() error) error {
 	t.Helper()
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the thread ends with it
-		if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
-			result <- err
-			return
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic(err)
 		}
-		result <- f()
 	}()
-	return <-result
+	return f()
 }
 
 // uverbs is the node of an RDMA device by which programs use it.
@@ -478,10 +485,13 @@ func TestADeviceThatGoesWithItsNetdevIsMissed(t *testing.T) {
 	}
 }
 
-// rdmaAgain makes the VF's device anew.
+// rdmaAgain makes the VF's device anew, if it is gone.
 func rdmaAgain(t *testing.T, nic *topology.NIC) {
 	t.Helper()
 	eventually(t, func() string {
+		if strings.Contains(said(t, "/opt/rdma", "link"), nic.RDMA.Name+"/") {
+			return ""
+		}
 		if out, err := exec.Command("/opt/rdma", "link", "add", nic.RDMA.Name, "type", "rxe", "netdev", nic.Link.Name).CombinedOutput(); err != nil {
 			return fmt.Sprintf("%v: %s", err, out)
 		}
