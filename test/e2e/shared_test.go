@@ -56,7 +56,7 @@ func TestPodsShareANIC(t *testing.T) {
 	before, address := s.node.snapshot(t), s.sharedNIC()
 	s.apply(
 		template("small", requests(share(address, "20M"))+macvlan("192.168.79.1/24")), pod("small", "small", ""),
-		template("large", requests(share(address, "300G"))+macvlan("192.168.79.2/24")), pod("large", "large", ""),
+		template("large", requests(share(address, "300G"))+macvlan("192.168.79.2/24")), pod("large", "large", receiver),
 	)
 	s.awaitReady("small", "large")
 	name := s.allocated("small")
@@ -70,7 +70,7 @@ func TestPodsShareANIC(t *testing.T) {
 	if out := s.sh("small", "ping -c 3 -W 2 -I share0 192.168.79.2"); !strings.Contains(out, " 0% packet loss") {
 		t.Errorf("ping between two shares: %s", out)
 	}
-	s.limitsWhatIsSent("small", "large", "192.168.79.2", 20e6)
+	s.limitsWhatIsSent("small", "192.168.79.2", 20e6)
 
 	s.apply(template("third", requests(share(address, "150G"))+macvlan("192.168.79.3/24")), pod("third", "third", ""),
 		template("whole", requests(share(address, ""))+config("nic", nicConfig("whole0", "192.168.79.4/24"))), pod("whole", "whole", ""))
@@ -88,15 +88,17 @@ func TestPodsShareANIC(t *testing.T) {
 	s.eventually("the node is as it was", func() error { return s.node.asBefore(before) })
 }
 
-// limitsWhatIsSent moves what takes three seconds at the bandwidth of the sender, and
+// receiver takes what comes for one connection. busybox's nc ends when its peer has
+// nothing more to say, so what it says itself never ends.
+const receiver = "sleep 1000000 | nc -l -p 5000 >/dev/null"
+
+// limitsWhatIsSent sends a receiver what takes three seconds at the bandwidth of the sender, and
 // half of that would be at twice as much.
-func (s *scenario) limitsWhatIsSent(from, to, address string, bitsPerSecond int) {
+func (s *scenario) limitsWhatIsSent(from, address string, bitsPerSecond int) {
 	s.Helper()
 	// What the bucket and its queue hold passes at once.
 	const held = 1 << 20
 	count := (held + 3*bitsPerSecond/8) >> 16
-	// busybox's nc ends when its peer has nothing more to say, so the receiver is not asked.
-	s.sh(to, "(sleep 1000000 | nc -l -p 5000 >/dev/null 2>&1 &)")
 	var began, ended float64
 	s.eventually("bytes move between the shares", func() error {
 		out, err := s.trySh(from, fmt.Sprintf("read began rest </proc/uptime; dd if=/dev/zero bs=65536 count=%d 2>/dev/null | nc %s 5000 && read ended rest </proc/uptime && echo $began $ended", count, address))
