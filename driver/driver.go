@@ -135,7 +135,12 @@ func (d *Driver) Run(ctx context.Context) error {
 	loops.Wait()
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit)
 	defer cancel()
-	return errors.Join(failure, d.runner.Drain(patience), d.cfg.Journal.Checkpoint())
+	failure = errors.Join(failure, d.runner.Drain(patience))
+	if err := d.cfg.Journal.Checkpoint(); err != nil {
+		// The next agent reads the slots, if it is not of an earlier version.
+		klog.FromContext(ctx).Error(err, "The journal's file cannot be brought up to date at the end")
+	}
+	return failure
 }
 
 // PrepareResourceClaims is as in kubeletplugin.DRAPlugin.

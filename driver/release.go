@@ -6,6 +6,7 @@
 package driver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,20 @@ type Released struct {
 // release would do: one that is damaged or missing is rebuilt there. Those that were
 // set aside are copied too, since an agent might take something back from them.
 func CopyJournal(ctx context.Context, paths v1alpha1.PathsConfig, directory string) (*claim.Journal, error) {
+	for {
+		before, _ := os.ReadFile(journalPath(paths))
+		if err := copyJournal(paths, directory); err != nil {
+			return nil, fmt.Errorf("copy the journal: %w", err)
+		}
+		// Once an agent has replaced the file, what was copied beside it is not its own.
+		if after, _ := os.ReadFile(journalPath(paths)); bytes.Equal(before, after) {
+			break
+		}
+	}
+	return claim.OpenJournal(ctx, filepath.Join(directory, filepath.Base(journalPath(paths))), cdi.Directory{Path: paths.CDI})
+}
+
+func copyJournal(paths v1alpha1.PathsConfig, directory string) error {
 	files, err := filepath.Glob(journalPath(paths) + "*")
 	for _, file := range files {
 		raw, fault := os.ReadFile(file)
@@ -65,10 +80,7 @@ func CopyJournal(ctx context.Context, paths v1alpha1.PathsConfig, directory stri
 			err = errors.Join(err, fault)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("copy the journal: %w", err)
-	}
-	return claim.OpenJournal(ctx, filepath.Join(directory, filepath.Base(journalPath(paths))), cdi.Directory{Path: paths.CDI})
+	return err
 }
 
 // Release releases claims, in the order of their UIDs. It is for a Driver that

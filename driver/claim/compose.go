@@ -8,17 +8,20 @@ import "context"
 
 // composer is a step that can work out beforehand what it will write. What comes of
 // it shows when it is done.
-type composer interface{ Compose(ctx context.Context) }
+type composer interface {
+	Compose(ctx context.Context) error
+}
 
 // compose has the steps compose, side by side with the caller's work, which is over
 // when done is called.
-func compose(ctx context.Context, steps []Step) (done func()) {
+func (r *Runner) compose(ctx context.Context, steps []Step) (done func()) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
 		for _, step := range steps {
 			if c, can := step.(composer); can {
-				c.Compose(ctx)
+				// An error comes again when the step is done.
+				_ = r.bounded(ctx, c.Compose)
 			}
 		}
 	}()
@@ -27,17 +30,19 @@ func compose(ctx context.Context, steps []Step) (done func()) {
 
 // Compose implements composer. What names partitions or functions in user space waits
 // until these are there.
-func (s *specStep) Compose(ctx context.Context) {
+func (s *specStep) Compose(ctx context.Context) (err error) {
 	if s.entry.settledByPlan() {
-		_, _ = s.build(ctx) // an error comes again in Do
+		_, err = s.build(ctx)
 	}
+	return err
 }
 
 // Compose implements composer.
-func (s *metadataStep) Compose(context.Context) {
+func (s *metadataStep) Compose(context.Context) (err error) {
 	if s.entry.settledByPlan() {
-		s.documents, _ = s.describe() // an error comes again in Do
+		s.documents, err = s.describe()
 	}
+	return err
 }
 
 // settledByPlan: nothing that steps do has a say in what the claim's files say.

@@ -11,6 +11,7 @@
 package claim
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -230,24 +231,49 @@ func (j *Journal) join(whole bool, claims ...types.UID) error {
 }
 
 // write brings the record to disk. It says whether the disk may say something else
-// than before.
+// than before. Where one of its two ways fails, the other is tried: a slot may be
+// bad, and a full disk has the slots' space all the same.
 func (j *Journal) write(w *write, r *record) (touched bool, err error) {
 	if !w.whole {
-		if tried, err := j.overwrite(r); tried || err != nil {
-			return tried, err
-		}
-		return j.replace(r)
+		return j.change(r)
 	}
 	if w.changes || j.continues.generation == "" || j.continues.sequence > 0 {
-		if touched, err = j.replace(r); err != nil {
+		touched, err = j.replace(r)
+		if err != nil && !touched && w.changes {
+			tried, fault := j.overwrite(r)
+			if tried && fault == nil {
+				return true, nil
+			}
+			return tried, errors.Join(err, fault)
+		}
+		if err != nil {
 			return touched, err
 		}
 	}
 	if err := j.makeSlots(); err != nil {
-		// Then every write replaces the file.
-		klog.Background().V(2).Info("The journal's second file cannot be made; writes take longer without", "file", recentPath(j.path), "reason", err.Error())
+		j.continues = continuation{}
+		klog.Background().Info("The journal's second file cannot be made; until it can, changes of claims take longer", "file", recentPath(j.path), "reason", err.Error())
 	}
 	return touched, nil
+}
+
+// change writes the record into a slot, or replaces the file if that cannot be.
+func (j *Journal) change(r *record) (touched bool, err error) {
+	tried, fault := j.overwrite(r)
+	if tried && fault == nil {
+		return true, nil
+	}
+	if touched, err = j.replace(r); err != nil {
+		return touched || tried, errors.Join(err, fault)
+	}
+	if fault != nil {
+		// The file says all now. The slots are made anew before they are used again.
+		klog.Background().Error(fault, "The journal's second file is left")
+		if err := discard(j.disk, recentPath(j.path)); err != nil {
+			j.continues = continuation{}
+		}
+	}
+	return true, nil
 }
 
 // takeBack has memory say of the claims what the disk says, but for those that

@@ -69,8 +69,7 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 		if err != nil {
 			continue // what it was set aside for
 		}
-		// Agents that know no slots leave them where they were.
-		if r, err = j.codec.latest(r, recentPath(file), recentPath(j.path)); err != nil {
+		if r, err = j.withSlots(file, r); err != nil {
 			klog.FromContext(ctx).Error(err, "A journal that was set aside cannot be read", "file", file)
 			continue
 		}
@@ -100,6 +99,19 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 		}
 	}
 	return done, taken
+}
+
+// withSlots returns what the file that was set aside says together with its slots.
+// Agents that know none left these where they were, where the next write would go.
+func (j *Journal) withSlots(file string, r *record) (*record, error) {
+	latest, err := j.codec.latest(r, recentPath(file))
+	if err != nil || latest != r {
+		return latest, err
+	}
+	if latest, err = j.codec.latest(r, recentPath(j.path)); err != nil || latest == r {
+		return latest, err
+	}
+	return latest, errors.Join(j.disk.Rename(recentPath(j.path), recentPath(file)), j.disk.SyncDirectory(filepath.Dir(j.path)))
 }
 
 // dropAsides removes the files whose entries are in the journal now, durably.

@@ -46,7 +46,8 @@ func replaceFile(d disk, path string, data []byte) (touched bool, err error) {
 		return false, err
 	}
 	if err := d.Rename(temporary, path); err != nil {
-		return false, errors.Join(err, discard(d, temporary))
+		// A file system that fails may have done it all the same.
+		return true, errors.Join(err, discard(d, temporary))
 	}
 	return true, d.SyncDirectory(filepath.Dir(path))
 }

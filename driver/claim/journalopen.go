@@ -87,6 +87,9 @@ func openOn(ctx context.Context, d disk, path string, specs cdi.Directory) (*Jou
 	if fault != nil && !errors.Is(fault, fs.ErrNotExist) && !errors.Is(fault, errDamaged) {
 		return nil, fault
 	}
+	// What the slots say may be in memory alone, if a sync has failed, and their file's
+	// name, too, if its maker was killed. The first write says it all anew, in the file.
+	j.continues = continuation{}
 	var aside string
 	if errors.Is(fault, errDamaged) {
 		if aside, err = j.setAside(fault); err != nil {

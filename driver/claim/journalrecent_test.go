@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
+
+	"github.com/hostler-dev/hostler/topology"
 )
 
 // slotted is a journal that has slots, and its path.
@@ -174,6 +177,77 @@ func TestJournalThatFitsIntoNoSlot(t *testing.T) {
 	put(t, j, "a")
 	if got := claimsAt(t, path); got != "a long" {
 		t.Errorf("the next agent finds %q", got)
+	}
+}
+
+func TestSecondFileThatCannotBe(t *testing.T) {
+	j, path := slotted(t)
+	if err := errors.Join(os.Remove(recentPath(path)), os.Mkdir(recentPath(path), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for i, claims := range []string{"a", "a b", "a b c"} {
+		put(t, j, types.UID(rune('a'+i)))
+		if err := j.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(recentPath(path)); err != nil {
+			t.Fatal(err)
+		}
+		if got := claimsAt(t, path); got != claims {
+			t.Errorf("the file says %q", got)
+		}
+		if err := os.Mkdir(recentPath(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A change that comes with the replacement of the file needs no space either.
+func TestChangeOnAFullDiskThatReplacesTheFile(t *testing.T) {
+	j, path := slotted(t)
+	put(t, j, "a")
+	j.disk = &failingDisk{at: atCreate, err: syscall.ENOSPC}
+	j.mu.Lock()
+	j.entries["b"] = &Entry{ClaimUID: "b"}
+	j.next = &write{turn: make(chan struct{}, 1), done: make(chan struct{}), whole: true}
+	if err := j.commit("b"); err != nil {
+		t.Fatal(err)
+	}
+	if got := claimsAt(t, path); got != "a b" {
+		t.Errorf("the next agent finds %q", got)
+	}
+}
+
+// An agent of before slots sets the file aside and leaves them where they are.
+func TestSlotsOfAFileThatWasSetAside(t *testing.T) {
+	j, path := slotted(t)
+	vf := func(claim types.UID, name string) *Entry {
+		return &Entry{ClaimUID: claim, BootID: boot, Devices: []Device{{Name: name, NIC: &topology.NIC{Name: name}, VF: &VFChange{PF: "0000:1d:00.0"}}}}
+	}
+	if err := errors.Join(j.Put(vf("ended", "vf-0")), j.Put(vf("held", "vf-1")), j.Delete("ended")); err != nil {
+		t.Fatal(err)
+	}
+	aside := path + ".v2-20261121T060000.000000000Z"
+	theirs, err := j.codec.encode(&record{Entries: []*Entry{{ClaimUID: "theirs", BootID: boot, Devices: []Device{{Name: "vf-1", NIC: &topology.NIC{Name: "vf-1"}}}}}})
+	if err = errors.Join(err, os.Rename(path, aside), os.WriteFile(path, theirs, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // what is held by another claim is taken later
+		next := openJournal(t, path)
+		put(t, next, "more")
+		if err := errors.Join(next.Checkpoint(), next.Delete("more"), next.Put(&Entry{ClaimUID: "more"}), next.Delete("more")); err != nil {
+			t.Fatal(err)
+		}
+		if got := claimsOf(next); got != "theirs" {
+			t.Errorf("the later agent finds %q", got)
+		}
+	}
+	next := openJournal(t, path)
+	if err := next.Delete("theirs"); err != nil {
+		t.Fatal(err)
+	}
+	if got := claimsOf(openJournal(t, path)); got != "held" {
+		t.Errorf("once its device is free, the later agent finds %q", got)
 	}
 }
 

@@ -178,7 +178,7 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	first := *entry
 	first.First = true
 	steps := r.cfg.Steps(&first)
-	composed := compose(ctx, steps)
+	composed := r.compose(ctx, steps)
 	err = r.timed(kindJournal, PhaseDo, func() error { return r.cfg.Journal.Put(entry) })
 	composed()
 	if err != nil {
