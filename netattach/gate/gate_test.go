@@ -87,6 +87,7 @@ type node struct {
 	container      *exec.Cmd
 	bundle         string
 	stop           func()
+	stopped        bool
 	podUID, podNet string
 	// bounding capabilities of the container.
 	bounding []string
@@ -142,12 +143,12 @@ func (n *node) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
-	stopped := false
+	n.stopped = false
 	n.stop = func() {
-		if stopped {
+		if n.stopped {
 			return
 		}
-		stopped = true
+		n.stopped = true
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -163,7 +164,11 @@ func (n *node) startContainer(t *testing.T, claim string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call := exec.Command(hook, "--socket", filepath.Join(n.run, "gate.sock"), "--records", filepath.Join(n.run, "attached"), "--claim", claim, "--timeout", "500ms")
+	patience := "1m" // a busy machine's agent takes its time
+	if n.stopped {
+		patience = "500ms"
+	}
+	call := exec.Command(hook, "--socket", filepath.Join(n.run, "gate.sock"), "--records", filepath.Join(n.run, "attached"), "--claim", claim, "--timeout", patience)
 	call.Stdin = bytes.NewReader(state)
 	var stderr bytes.Buffer
 	call.Stderr = &stderr

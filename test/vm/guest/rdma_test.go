@@ -41,6 +41,7 @@ func said(t *testing.T, args ...string) string {
 // netdevs, rules and namespaces are as they are now.
 func asBefore(t *testing.T) {
 	t.Helper()
+	needMachine(t)
 	snapshot := func() string {
 		nodes, err := filepath.Glob("/dev/infiniband/*")
 		if err != nil {
