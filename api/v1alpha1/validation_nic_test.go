@@ -123,10 +123,10 @@ func TestValidationOfNICs(t *testing.T) {
 	}
 }
 
-func many[T any](count int, make func(i int) T) []T {
+func many[T any](count int, one func(i int) T) []T {
 	var all []T
 	for i := range count {
-		all = append(all, make(i))
+		all = append(all, one(i))
 	}
 	return all
 }

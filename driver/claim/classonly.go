@@ -52,7 +52,7 @@ func checkClassOnly(request string, merged *v1alpha1.NICConfig, configs []given)
 // them, and what the config says there.
 func classSettings(config *v1alpha1.NICConfig, mode v1alpha1.NICMode) map[string]string {
 	settings := map[string]string{}
-	if address := strings.ToLower(config.HardwareAddress); address != "" && !(mode == v1alpha1.NICModeMacvlan && isLocal(address)) {
+	if address := strings.ToLower(config.HardwareAddress); address != "" && (mode != v1alpha1.NICModeMacvlan || !isLocal(address)) {
 		settings["hardwareAddress"] = address
 	}
 	for name, value := range config.Sysctls {

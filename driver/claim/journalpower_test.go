@@ -42,7 +42,8 @@ func (l *powerLife) change(claim string) {
 	if claim == "d" {
 		entry.Devices = []Device{{Name: "vf", VF: &VFChange{PF: "0000:1d:00.0"}}}
 	}
-	want, err := slices.Clone(l.state), error(nil)
+	want := slices.Clone(l.state)
+	var err error
 	if i := slices.Index(want, claim); i >= 0 {
 		want, err = slices.Delete(want, i, i+1), l.journal.Delete(entry.ClaimUID)
 	} else {

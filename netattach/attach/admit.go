@@ -81,7 +81,7 @@ func (a *Attacher) Admit(ctx context.Context, container Container, descriptor in
 // sidecars for instance, because no hook runs for them: they need an admission policy.
 func overpowered(container Container, intents []netattach.Intent) error {
 	for _, intent := range intents {
-		limits := ""
+		var limits string
 		switch {
 		case intent.Egress != nil:
 			limits = "may reach"
