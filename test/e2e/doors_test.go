@@ -24,14 +24,14 @@ func guarded(name string) []string {
 		"config:\n- requests: [nic]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: NICConfig, interfaceName: fabric0, rdma: None}}\n"+
 		"- requests: [egress]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: EgressConfig}}\n"),
 		// What its first process sees is what it had from the start.
-		pod(name, name, "ip link show fabric0 > /tmp/first 2>&1; nc -w 2 "+allowedAddress+" 80 </dev/null >/dev/null 2>&1 && echo open >> /tmp/first; exec sleep 1000000")}
+		pod(name, name, "ip link show fabric0 > /tmp/first 2>&1; nc -w 2 "+allowedAddress+" 80 </dev/null >/dev/null 2>&1 && echo open >> /tmp/first; echo looked >> /tmp/first; exec sleep 1000000")}
 }
 
 // isGuarded checks what the pod had when its container started.
 func (s *scenario) isGuarded(name string) {
 	s.Helper()
 	s.awaitReady(name)
-	s.eventually("the container has looked", func() error { _, err := s.trySh(name, "pgrep sleep"); return err })
+	s.eventually("the container has looked", func() error { _, err := s.trySh(name, "grep looked /tmp/first"); return err })
 	if first := s.sh(name, "cat /tmp/first"); !strings.Contains(first, "fabric0") || strings.Contains(first, "open") {
 		s.Errorf("when it started, the container of %s saw: %s", name, first)
 	}
