@@ -21,30 +21,30 @@ import (
 	"github.com/hostler-dev/hostler/netattach/link"
 )
 
-// podNamespace is a network namespace that lives as long as the file is open.
+// podNamespace is a network namespace that lives as long as the file is open. The
+// thread that makes it goes back: the process's first one would stay for ever, and
+// RDMA does not become exclusive while there is any namespace but the host's.
 func podNamespace(t *testing.T) *os.File {
 	t.Helper()
-	type result struct {
-		file *os.File
-		err  error
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
 	}
-	made := make(chan result)
-	go func() { // which ends locked, and its thread with it
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err != nil {
-			made <- result{nil, err}
-			return
-		}
-		file, err := os.Open("/proc/thread-self/ns/net")
-		made <- result{file, err}
-	}()
-	r := <-made
-	if r.err != nil {
-		t.Fatal(r.err)
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.file.Close() })
-	return r.file
+	made, err := os.Open("/proc/thread-self/ns/net")
+	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
+		panic(back)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { made.Close() })
+	return made
 }
 
 // portrait is all that iproute2, ethtool's names in sysfs and sysctls show of a netdev.
