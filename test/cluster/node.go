@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -202,6 +203,9 @@ func dial(ctx context.Context, socket string) error {
 	return nil
 }
 
+// kubeletPort is where the kubelet serves once it has its runtime.
+const kubeletPort = "10250"
+
 // startKubelet registers the node and returns when the API server calls it Ready.
 func (p Plan) startKubelet(ctx context.Context, n NodePlan) error {
 	pid, alive := p.holder(n).running()
@@ -223,6 +227,12 @@ func (p Plan) startKubelet(ctx context.Context, n NodePlan) error {
 		return err
 	}
 	return kubelet.await(ctx, 2*time.Minute, func(ctx context.Context) error {
+		// One that was killed a moment ago has left a node behind that is Ready still.
+		connection, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(p.nodeAddress(n), kubeletPort))
+		if err != nil {
+			return err
+		}
+		connection.Close()
 		node, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
