@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +53,7 @@ func asBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		return strings.Join([]string{
-			said(t, "/opt/rdma", "system"), said(t, "/opt/rdma", "link"), strings.Join(nodes, "\n"), strings.Join(names, "\n"),
+			said(t, "/opt/rdma", "system"), inOrder(said(t, "/opt/rdma", "link")), strings.Join(nodes, "\n"), strings.Join(names, "\n"),
 			said(t, "/opt/ip", "-brief", "address"), said(t, "/opt/ip", "rule"), said(t, "/opt/ip", "route"), said(t, "/opt/ip", "netns"),
 		}, "\n")
 	}
@@ -64,6 +65,11 @@ func asBefore(t *testing.T) {
 			return diff
 		})
 	})
+}
+
+// inOrder has the lines in an order that does not tell which came first.
+func inOrder(lines string) string {
+	return strings.Join(slices.Sorted(strings.Lines(lines)), "")
 }
 
 // namespace makes one that lasts as long as the test, and opens it.
