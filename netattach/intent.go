@@ -12,6 +12,7 @@ package netattach
 
 import (
 	"net/netip"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -102,6 +103,22 @@ type DeviceIntent struct {
 
 // HasNetdev is false for an RDMA device without netdev (InfiniBand without IPoIB).
 func (d *DeviceIntent) HasNetdev() bool { return d.HostName != "" }
+
+// ServesEachPod: any number of pods can have the device, each a child of its own with
+// addresses of its own.
+func (d *DeviceIntent) ServesEachPod() bool {
+	fixed := len(d.Addresses) > 0 || d.HardwareAddress != "" || slices.ContainsFunc(d.Networks, func(n NetworkIntent) bool { return len(n.IPs) > 0 || n.MAC != "" })
+	return d.Child != nil && !fixed
+}
+
+// DeviceID by which CNI plugins know the device, a PCI address. A child has none, since
+// its parent stays on the node, and plugins that are told an ID may take what has it.
+func (d *DeviceIntent) DeviceID() string {
+	if d.Child != nil {
+		return ""
+	}
+	return d.PCI
+}
 
 // HostState is what a netdev had on the host besides name, MAC, MTU, addresses
 // and being up.

@@ -141,6 +141,7 @@ func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, err
 	if a.attacher, err = attach.New(attach.Config{
 		Intents: claim.NewStore(journal), Run: cfg.Paths.Run, CNIBin: cfg.Paths.CNIBin, CNICache: cfg.Paths.CNICache,
 		Living:   &a.living,
+		Withheld: journal.Withheld,
 		Running:  func() (attach.Running, error) { return driver.RunningPods("/proc") },
 		Attached: func(ctx context.Context, claim types.UID) error { return a.driver.Attached(ctx, claim) },
 		Changed:  func(change attach.Change) { a.driver.AttachmentChanged(change) },

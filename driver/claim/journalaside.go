@@ -101,6 +101,15 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 	return done, taken
 }
 
+// Withheld reports whether the journal cannot say at present that the claim is not
+// prepared: a later version of the agent may have done it, or the journal was lost and
+// the API server has not been asked yet.
+func (j *Journal) Withheld(claim types.UID) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.incomplete || j.later[claim] != nil
+}
+
 // withSlots returns what the file that was set aside says together with its slots.
 // Agents that know none left these where they were, where the next write would go.
 func (j *Journal) withSlots(file string, r *record) (*record, error) {

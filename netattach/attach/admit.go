@@ -131,13 +131,15 @@ func (a *Attacher) AttachMissed(ctx context.Context, sandbox Sandbox) error {
 }
 
 // joined is the intent of a claim that the pod uses but that was prepared for
-// other pods: any number can share an egress scope. Netdevs cannot be shared.
+// other pods: any number can share an egress scope, and NICs of which each gets a
+// child without an address that all would have.
 func (a *Attacher) joined(intents []netattach.Intent, claim types.UID) (netattach.Intent, bool) {
 	if slices.ContainsFunc(intents, func(i netattach.Intent) bool { return i.ClaimUID == claim }) {
 		return netattach.Intent{}, false
 	}
 	intent, prepared := a.cfg.Intents.Intent(claim)
-	return intent, prepared && intent.Egress != nil && len(intent.Devices) == 0
+	own := slices.ContainsFunc(intent.Devices, func(d netattach.DeviceIntent) bool { return !d.ServesEachPod() })
+	return intent, prepared && !own && !idle(intent)
 }
 
 // admitIdle admits a claim that wants nothing of the network, and records it,

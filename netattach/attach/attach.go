@@ -46,6 +46,9 @@ type Config struct {
 	// HostNamespace is a descriptor of the host's network namespace. Default:
 	// the process's own.
 	HostNamespace *int
+	// Withheld, if set, says that it is not known at present whether a claim that is
+	// none of the Intents is prepared: what pods have of it is left to them.
+	Withheld func(claim types.UID) bool
 	// Attached, if set, is called for each claim with devices once these are up in
 	// the pod and on record, see InPods, and before any container may start. Its
 	// error undoes the attachment.
@@ -184,7 +187,13 @@ func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, inten
 	return nil
 }
 
-func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent) (err error) {
+func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent) error {
+	return a.attachLocking(ctx, sandbox, namespace, intents, func() {})
+}
+
+// attachLocking calls locked as soon as the pod's egress rules are in force, if it is
+// to have any.
+func (a *Attacher) attachLocking(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent, locked func()) (err error) {
 	defer a.pods.lock(sandbox.Pod.UID)()
 	wanted := intents
 	defer func() { a.changed(sandbox.Pod.UID, wanted, err) }()
@@ -203,7 +212,7 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 	if intents, err = a.remember(ctx, sandbox.Pod.UID, namespace, intents); err != nil {
 		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
 	}
-	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash}
+	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash, locked: locked}
 	if err := r.resume(); err != nil {
 		return err
 	}
@@ -238,6 +247,7 @@ func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, in
 			for j, device := range filled[i].Devices {
 				// It was not to be found then, and may be on the host now.
 				if device.HasNetdev() && !device.External && !link.Remembered(device) {
+					a.settle(ctx, records, device)
 					if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {
 						return nil, err
 					}
@@ -254,9 +264,7 @@ func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, in
 		}
 		filled[i].Devices = slices.Clone(filled[i].Devices)
 		for j, device := range filled[i].Devices {
-			if err := a.settle(ctx, records, device); err != nil {
-				return nil, err
-			}
+			a.settle(ctx, records, device)
 			if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {
 				return nil, err
 			}

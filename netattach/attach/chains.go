@@ -12,7 +12,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -48,7 +50,7 @@ func hasChains(intent netattach.Intent) bool {
 func (c chain) attachment(intent netattach.Intent, pod netattach.PodReference, sandboxID, netns string) multus.Attachment {
 	device := intent.Devices[c.device]
 	return multus.Attachment{
-		SandboxID: sandboxID, NetNS: netns, Claim: intent.ClaimUID, Pod: pod, DeviceID: device.PCI,
+		SandboxID: sandboxID, NetNS: netns, Claim: intent.ClaimUID, Pod: pod, DeviceID: device.DeviceID(),
 		Interface: device.PodName, MAC: cmp.Or(device.HardwareAddress, device.HostMAC), Addresses: device.Addresses, Network: device.Networks[c.network],
 	}
 }
@@ -61,7 +63,7 @@ type deviceKey struct {
 
 // bring runs the chains that take devices from the host themselves.
 func (r *run) bring(ctx context.Context) error {
-	return r.eachChain(true, func(intent netattach.Intent, c chain, begun bool) error {
+	return r.eachChain(ctx, true, func(intent netattach.Intent, c chain, begun bool) error {
 		a := c.attachment(intent, r.sandbox.Pod, r.sandbox.ID, r.namespace.path(r.sandbox.NetNS))
 		a.Begun = begun
 		return r.add(ctx, intent, c, a)
@@ -71,7 +73,7 @@ func (r *run) bring(ctx context.Context) error {
 // runChains runs the others. Their devices are told to them as they are now: what a
 // chain assigned, the next one finds.
 func (r *run) runChains(ctx context.Context) error {
-	return r.eachChain(false, func(intent netattach.Intent, c chain, begun bool) error {
+	return r.eachChain(ctx, false, func(intent netattach.Intent, c chain, begun bool) error {
 		state, err := link.State(r.namespace.descriptor, intent.Devices[c.device])
 		if err != nil {
 			return err
@@ -84,7 +86,7 @@ func (r *run) runChains(ctx context.Context) error {
 
 // eachChain visits those that do or do not bring their device, each once it is on
 // record as begun; begun says that an earlier attempt had begun it.
-func (r *run) eachChain(bringing bool, visit func(intent netattach.Intent, c chain, begun bool) error) error {
+func (r *run) eachChain(ctx context.Context, bringing bool, visit func(intent netattach.Intent, c chain, begun bool) error) error {
 	for _, intent := range r.intents {
 		for position, c := range chainsOf(intent) {
 			if multus.Brings(intent.Devices[c.device].Networks[c.network]) != bringing {
@@ -98,6 +100,10 @@ func (r *run) eachChain(bringing bool, visit func(intent netattach.Intent, c cha
 				}
 			}
 			if err := visit(intent, c, begun); err != nil {
+				return err
+			}
+			// What it made is up at once, and the next one may take its time.
+			if err := r.enforce(ctx); err != nil {
 				return err
 			}
 		}
@@ -117,14 +123,14 @@ func (r *run) add(ctx context.Context, intent netattach.Intent, c chain, a multu
 
 // resume takes from the records what an earlier attempt in this sandbox has begun.
 func (r *run) resume() error {
-	r.chains, r.networks = map[types.UID]int{}, map[deviceKey][]netattach.NetworkState{}
+	r.chains, r.networks, r.complete = map[types.UID]int{}, map[deviceKey][]netattach.NetworkState{}, map[types.UID]bool{}
 	for _, intent := range r.intents {
 		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
 		if err != nil {
 			return err
 		}
 		if found && record.in(r.namespace) && record.SandboxID == r.sandbox.ID {
-			r.chains[intent.ClaimUID] = record.Chains
+			r.chains[intent.ClaimUID], r.complete[intent.ClaimUID] = record.Chains, record.State == StateAttached
 		}
 	}
 	return nil
@@ -187,11 +193,12 @@ func (a *Attacher) collectChains(ctx context.Context) error {
 
 // attachBehind is attach for intents with chains, which exec plugins and may take
 // longer than a hook may. The hook ends in time, and the work goes on: containers of
-// the pod wait at the gate for the pod's turn to end.
+// the pod wait at the gate for the pod's turn to end. Those that use no claim do not,
+// so the hook does not end well before the pod's egress rules are in force.
 func (a *Attacher) attachBehind(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent) error {
-	done := make(chan error, 1)
+	done, locked := make(chan error, 1), make(chan struct{})
 	a.behind.Go(func() {
-		err := a.attach(context.WithoutCancel(ctx), sandbox, namespace, intents)
+		err := a.attachLocking(context.WithoutCancel(ctx), sandbox, namespace, intents, sync.OnceFunc(func() { close(locked) }))
 		done <- errors.Join(err, namespace.Close())
 		if err != nil && ctx.Err() != nil {
 			klog.FromContext(ctx).Error(err, "Attaching a pod failed after its sandbox had started; the gate tries again", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name))
@@ -201,6 +208,11 @@ func (a *Attacher) attachBehind(ctx context.Context, sandbox Sandbox, namespace 
 	case err := <-done:
 		return err
 	case <-ctx.Done():
+		select {
+		case <-locked:
+		default:
+			return fmt.Errorf("cannot attach pod %s/%s in time: its turn has not come, or the rules of its egress scope are not in force yet: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, context.Cause(ctx))
+		}
 		klog.FromContext(ctx).Info("Attaching a pod takes longer than its sandbox may; its containers wait at the gate", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name))
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/egress"
 	"github.com/hostler-dev/hostler/netattach/link"
 )
@@ -68,6 +69,9 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	// The driver need not know claims that want nothing of the network; their
 	// records go with the sandbox or with Release.
 	if _, prepared := a.cfg.Intents.Intent(record.Intent.ClaimUID); !prepared && !idle(record.Intent) {
+		if a.cfg.Withheld != nil && a.cfg.Withheld(record.Intent.ClaimUID) {
+			return nil
+		}
 		klog.FromContext(ctx).Info("Taking back what an unprepared claim left attached", "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName), "pod", klog.KRef(record.Pod.Namespace, record.Pod.Name))
 		record.last = true
 		return a.dissolve(ctx, record)
@@ -161,12 +165,12 @@ func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace)
 		defer release()
 	}
 	faults := []error{a.undoChains(ctx, record, in)}
-	missing := false
+	var missing []netattach.DeviceIntent
 	for _, device := range slices.Backward(record.Intent.Devices) {
 		found, err := a.bringHome(ctx, in, device, record.last)
 		faults = append(faults, err)
 		if err == nil && !found {
-			missing = true
+			missing = append([]netattach.DeviceIntent{device}, missing...)
 			detail := 0
 			if device.External && in != nil {
 				detail = 4 // Multus has yet to bring it home
@@ -175,12 +179,27 @@ func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace)
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("claim %s/%s: %w", record.Intent.ClaimNamespace, record.Intent.ClaimName, err)
+		err = fmt.Errorf("claim %s/%s: %w", record.Intent.ClaimNamespace, record.Intent.ClaimName, err)
+		if record.State != StateDetached || a.keepWaiting(&record) {
+			return err
+		}
+		klog.FromContext(ctx).Error(err, "A network device that came home late is left as it is")
+		return a.records.remove(record)
 	}
-	if missing && a.keepWaiting(&record) {
-		return a.records.write(record)
+	if len(missing) > 0 && a.keepWaiting(&record) {
+		return a.records.write(record.waitingFor(missing))
 	}
 	return a.records.remove(record)
+}
+
+// waitingFor is the record of an attachment that is over but for these devices. What
+// the others have on the host from now on is no matter of it.
+func (r Record) waitingFor(missing []netattach.DeviceIntent) Record {
+	r.Intent.Devices, r.Devices, r.Chains = missing, nil, 0
+	for i := range missing {
+		missing[i].Networks = nil
+	}
+	return r
 }
 
 // keepWaiting marks when a device was first missed.

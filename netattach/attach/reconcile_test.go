@@ -9,6 +9,8 @@ import (
 	"os"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/hostler-dev/hostler/netattach/egress"
 	"github.com/hostler-dev/hostler/netattach/internal/nettest"
 )
@@ -17,7 +19,10 @@ import (
 // work; the next attempt completes it.
 func TestAttachIsCompletedAfterAKill(t *testing.T) {
 	n := newNode(t)
-	device := n.device(t, "rail0", "net1", "10.1.0.5/24")
+	device, err := n.attacher.host.Remember(n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	n.claim("claim-1", scope("10.1.0.0/24", 80), device)
 	space, err := openNamespace(n.sandbox.NetNS)
 	if err != nil {
@@ -178,5 +183,73 @@ func TestNewSandboxTakesTheDevicesOver(t *testing.T) {
 	}
 	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
 		t.Error(err)
+	}
+}
+
+// What an agent cannot know is no reason to take anything from a pod.
+func TestClaimThatMayBePreparedKeepsItsDevices(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	if err := n.attacher.Attach(t.Context(), n.sandbox); err != nil {
+		t.Fatal(err)
+	}
+	delete(n.intents, "claim-1")
+	withheld := true
+	n.attacher.cfg.Withheld = func(types.UID) bool { return withheld }
+	if err := n.attacher.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !n.pod.Has(t, "net1") {
+		t.Error("the device was taken out of the pod of a claim that may be prepared")
+	}
+	withheld = false
+	if err := n.attacher.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !n.host.Has(t, "rail0") {
+		t.Error("the device of a claim that is not prepared did not come home")
+	}
+}
+
+// One device that is gone holds up the record of its claim, and nothing else.
+func TestRecordThatWaitsIsOfTheMissingDeviceAlone(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"), n.device(t, "rail1", "net2", "10.2.0.5/24"))
+	if err := n.attacher.Attach(t.Context(), n.sandbox); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.pod.Handle.LinkDel(n.pod.Link(t, "net1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.attacher.Release(t.Context(), "claim-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.host.Handle.LinkSetMTU(n.host.Link(t, "rail1"), 1400); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.attacher.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if mtu := n.host.Link(t, "rail1").Attrs().MTU; mtu != 1400 {
+		t.Errorf("the MTU that an administrator set since is %d", mtu)
+	}
+}
+
+// A pod's claims are each for itself: what fails of one is not the others'.
+func TestFailureOfOneClaimLeavesTheOthersOfThePod(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.claim("claim-2", nil, n.device(t, "rail1", "net2", "10.2.0.5/24"))
+	if err := n.attacher.Attach(t.Context(), n.sandbox); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.pod.Handle.LinkDel(n.pod.Link(t, "net1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.attacher.Admit(t.Context(), Container{Sandbox: n.sandbox, Claim: "claim-1"}, n.pod.FD); err == nil {
+		t.Error("a container starts without its device")
+	}
+	if err := n.attacher.Check(t.Context(), "pod-1", "claim-2", n.pod.FD); err != nil {
+		t.Errorf("the pod's other claim: %v", err)
 	}
 }

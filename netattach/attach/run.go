@@ -14,6 +14,7 @@ import (
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/egress"
+	"github.com/hostler-dev/hostler/netattach/link"
 )
 
 type run struct {
@@ -28,8 +29,13 @@ type run struct {
 	// chains of each claim that were begun, and what those said that are complete.
 	chains   map[types.UID]int
 	networks map[deviceKey][]netattach.NetworkState
+	// complete are the claims that an earlier run has attached in this sandbox. What
+	// fails now takes nothing of theirs from the containers that run.
+	complete map[types.UID]bool
 	// enforcer is nil for a pod without a scope.
 	enforcer *egress.Enforcer
+	// locked is called once the rules are in force.
+	locked func()
 }
 
 // carryOut takes the steps with one Enforcer, which knows what it has done.
@@ -52,6 +58,7 @@ func (r *run) carryOut(ctx context.Context, rules egress.Ruleset, scoped bool) (
 func (r *run) steps(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		r.enforce, // nothing leaves but what the scope allows
+		func(context.Context) error { r.locked(); return nil },
 		r.bring,
 		r.moveIn,
 		r.moveRDMA,
@@ -93,6 +100,9 @@ func (r *run) moveIn(ctx context.Context) error {
 				}
 				continue
 			}
+			if intent.Devices[i].Child == nil && !link.Remembered(intent.Devices[i]) {
+				return fmt.Errorf("%s (%s) is not on the host at present, perhaps on its way home from an earlier pod; that is tried again", intent.Devices[i].HostName, intent.Devices[i].Device)
+			}
 			index, err := r.attacher.host.Into(ctx, r.namespace.descriptor, intent.Devices[i])
 			if err != nil {
 				return err
@@ -120,6 +130,9 @@ func (r *run) setUp(ctx context.Context) error {
 
 func (r *run) record(state State) error {
 	for _, intent := range r.intents {
+		if state == StateAttaching && r.complete[intent.ClaimUID] {
+			continue
+		}
 		record := newRecord(r.sandbox, r.namespace, intent, r.hash, state)
 		record.Devices, record.Chains = r.states[intent.ClaimUID], r.chains[intent.ClaimUID]
 		if err := r.attacher.records.write(record); err != nil {
@@ -134,6 +147,9 @@ func (r *run) record(state State) error {
 func (r *run) undo(ctx context.Context) error {
 	var faults []error
 	for _, intent := range slices.Backward(r.intents) {
+		if r.complete[intent.ClaimUID] {
+			continue
+		}
 		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
 		if err != nil || !found {
 			faults = append(faults, err)

@@ -6,16 +6,17 @@ package attach
 
 import (
 	"context"
-	"fmt"
+
+	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/netattach"
 )
 
 // settle gives the device what other attachments that are over wrote down of it, as
 // far as it is on the host. Their records are left to Reconcile.
-func (a *Attacher) settle(ctx context.Context, records []Record, device netattach.DeviceIntent) error {
+func (a *Attacher) settle(ctx context.Context, records []Record, device netattach.DeviceIntent) {
 	if device.Child != nil || device.External || !device.HasNetdev() {
-		return nil
+		return
 	}
 	for _, record := range records {
 		if record.State != StateDetached || record.BootID != a.records.bootID {
@@ -26,9 +27,9 @@ func (a *Attacher) settle(ctx context.Context, records []Record, device netattac
 				continue
 			}
 			if _, err := a.host.Restore(ctx, other); err != nil {
-				return fmt.Errorf("claim %s/%s had %s before: %w", record.Intent.ClaimNamespace, record.Intent.ClaimName, device.Device, err)
+				// It stays so; whoever has the device now is not to suffer for it.
+				klog.FromContext(ctx).Error(err, "A network device is not as it was before another claim had it", "device", device.Device, "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName))
 			}
 		}
 	}
-	return nil
 }

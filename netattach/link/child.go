@@ -17,6 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,8 +33,9 @@ func parent(device netattach.DeviceIntent) netattach.DeviceIntent {
 	return device
 }
 
-// rememberParent is Remember for a child: of its parent nothing is changed, so
-// nothing but the index is to be known.
+// rememberParent is Remember for a child. Of its parent nothing is changed, so
+// nothing but the index is to be known; the rest is for agents that know no children,
+// which would take the parent for the pod's and restore it to this.
 func (s *space) rememberParent(device netattach.DeviceIntent) (netattach.DeviceIntent, error) {
 	link, err := s.find(parent(device), 0)
 	if errors.Is(err, ErrNotFound) {
@@ -44,7 +47,9 @@ func (s *space) rememberParent(device netattach.DeviceIntent) (netattach.DeviceI
 	child := *device.Child
 	child.ParentIndex = link.Attrs().Index
 	device.Child = &child
-	return device, nil
+	device.HostMTU, device.HostUp = link.Attrs().MTU, link.Attrs().RawFlags&unix.IFF_UP != 0
+	device.HostAddresses, err = s.addresses(link)
+	return device, err
 }
 
 // shareTag is what the share has that no other has, as 13 hexadecimal digits.
@@ -134,6 +139,9 @@ func (h *Host) makeChild(ctx context.Context, pod int, there *space, device neta
 	if err := fitting(below.Attrs(), device); err != nil {
 		return nil, err
 	}
+	if err := here.notTheParents(below, device); err != nil {
+		return nil, err
+	}
 	child, err := newChild(below.Attrs().Index, pod, device)
 	if err != nil {
 		return nil, err
@@ -156,6 +164,21 @@ func fitting(below *netlink.LinkAttrs, device netattach.DeviceIntent) error {
 		return fmt.Errorf("%s is down on the node, and so would be its children; set it up (ip link set %s up), and in the node's network configuration, too", device.HostName, device.HostName)
 	case device.MTU > below.MTU:
 		return fmt.Errorf("an MTU of %d is more than that of %s on the node, %d; ask for less, or raise the NIC's on the node", device.MTU, device.HostName, below.MTU)
+	}
+	return nil
+}
+
+// notTheParents refuses addresses that the node itself has on the NIC: an ipvlan
+// child shares its hardware address, and would get all that is sent to them.
+func (s *space) notTheParents(below netlink.Link, device netattach.DeviceIntent) error {
+	own, err := s.addresses(below)
+	if err != nil {
+		return err
+	}
+	for _, prefix := range device.Addresses {
+		if slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Addr() == prefix.Addr() }) {
+			return fmt.Errorf("address %s is the node's own on %s; choose another", prefix.Addr(), device.HostName)
+		}
 	}
 	return nil
 }

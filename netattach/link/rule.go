@@ -94,7 +94,8 @@ func (s *space) removeRules(device netattach.DeviceIntent) error {
 	var faults []error
 	for _, rule := range device.Rules {
 		err := s.RuleDel(kernelRule(rule))
-		if err != nil && !errors.Is(err, unix.ENOENT) {
+		// A kernel without IPv6 has no rules of it.
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EAFNOSUPPORT) {
 			faults = append(faults, fmt.Errorf("cannot remove the routing rule %s of %s from the pod: %w", describeRule(rule), device.Device, err))
 		}
 	}

@@ -33,7 +33,7 @@ type Attachment struct {
 	NetNS string
 	Claim apitypes.UID
 	Pod   netattach.PodReference
-	// DeviceID is the device's PCI address.
+	// DeviceID is the device's PCI address, "" if plugins are not to know of it.
 	DeviceID string
 	// Interface, MAC and Addresses are the device as it is in the pod already; of one
 	// that the chain brings, the interface is its name to be.
@@ -83,6 +83,13 @@ func ownerOf(known *libcni.NetworkAttachment) string {
 	return ""
 }
 
+// isOurs says that the agent made it. Agents that did not say for whom always told the
+// device's ID, which the cluster's own network never has.
+func isOurs(known *libcni.NetworkAttachment) bool {
+	_, hasDevice := known.CapabilityArgs["deviceID"]
+	return ownerOf(known) != "" || hasDevice
+}
+
 // claimOf is "" for what an agent attached that did not say for whom.
 func claimOf(known *libcni.NetworkAttachment) apitypes.UID {
 	claim, _, _ := strings.Cut(ownerOf(known), "/")
@@ -91,7 +98,10 @@ func claimOf(known *libcni.NetworkAttachment) apitypes.UID {
 
 // runtime tells plugins of the pod in the words of Multus.
 func (a Attachment) runtime() *libcni.RuntimeConf {
-	capabilities := map[string]any{"deviceID": a.DeviceID}
+	capabilities := map[string]any{}
+	if a.DeviceID != "" {
+		capabilities["deviceID"] = a.DeviceID
+	}
 	if len(a.Network.IPs) > 0 {
 		var ips []string
 		for _, prefix := range a.Network.IPs {

@@ -2,6 +2,7 @@ package multus
 
 import (
 	"context"
+	"encoding/base64"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	apitypes "k8s.io/apimachinery/pkg/types"
@@ -226,6 +228,48 @@ func TestLeftoversAreCollected(t *testing.T) {
 	left, err := b.cni.GetCachedAttachments("")
 	if err != nil || len(left) != 1 || left[0].IfName != "claim2" {
 		t.Errorf("left in the cache: %v, %v; want the wanted one alone", left, err)
+	}
+}
+
+// Other programs of the node may keep their attachments in the same directory.
+func TestWhatOthersAttachedIsNotCollected(t *testing.T) {
+	nobody := func(string, apitypes.UID) (bool, error) { return false, nil }
+	for name, test := range map[string]struct {
+		args, capabilities string
+		want               string
+	}{
+		"a pod's own interface":          {`[["IgnoreUnknown","1"],["K8S_POD_NAME","p"]]`, `{"portMappings":[]}`, ""},
+		"an attachment without a word":   {`null`, `null`, ""},
+		"a device of an older agent's":   {`[["IgnoreUnknown","1"]]`, `{"deviceID":"0000:18:00.0"}`, "second DEL, first DEL"},
+		"what the agent made of a child": {`[["HOSTLER_OWNER","claim1/ns/net"]]`, `{}`, "second DEL, first DEL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, "")
+			file := filepath.Join(b.cache, "results", "rail-sandbox1-net1")
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			known := `{"kind":"cniCacheV1","containerId":"sandbox1","config":"` + base64.StdEncoding.EncodeToString([]byte(two)) + `","ifName":"net1","networkName":"rail","cniArgs":` + test.args + `,"capabilityArgs":` + test.capabilities + `}`
+			if err := os.WriteFile(file, []byte(known), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Collect(context.Background(), nobody); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if _, err := os.Stat(b.log); err == nil {
+				got = who(calls(t, b.log))
+			}
+			if _, err := os.Stat(file); got != test.want || (err == nil) != (test.want == "") {
+				t.Errorf("calls were %q, want %q; its file: %v", got, test.want, err)
+			}
+		})
+	}
+}
+
+func TestChainWithoutPluginsHasNoIPAM(t *testing.T) {
+	if ipam := ipamOf(&libcni.NetworkConfigList{Name: "empty"}); ipam != nil {
+		t.Errorf("got %+v", ipam)
 	}
 }
 

@@ -174,6 +174,9 @@ func (c *Chain) forget(ctx context.Context, known *libcni.NetworkAttachment, net
 // none. Without a namespace there is no device to move, and host-device and its like
 // return before they have their addresses given back (plugins/main/host-device, cmdDel).
 func ipamOf(list *libcni.NetworkConfigList) *libcni.NetworkConfigList {
+	if len(list.Plugins) == 0 {
+		return nil
+	}
 	first := list.Plugins[0]
 	if !moves(first) || first.Network.IPAM.Type == "" {
 		return nil
@@ -185,6 +188,7 @@ func ipamOf(list *libcni.NetworkConfigList) *libcni.NetworkConfigList {
 // Collect undoes what the cache knows of and nobody else does any more: a reboot
 // takes the records of attachments away, and leaves what IPAM plugins keep on disk.
 // wanted is asked after the cache was read; a claim of "" is any of the sandbox's.
+// What others keep in the same directory is left alone.
 func (c *Chain) Collect(ctx context.Context, wanted func(sandboxID string, claim apitypes.UID) (bool, error)) error {
 	attachments, err := c.cni.GetCachedAttachments("")
 	if err != nil {
@@ -192,6 +196,9 @@ func (c *Chain) Collect(ctx context.Context, wanted func(sandboxID string, claim
 	}
 	var faults []error
 	for _, known := range attachments {
+		if !isOurs(known) {
+			continue
+		}
 		keep, err := wanted(known.ContainerID, claimOf(known))
 		if err != nil {
 			return err

@@ -35,6 +35,11 @@ func TestResolvePutsTheDeviceIntoEveryPlugin(t *testing.T) {
 			`{"cniVersion":"1.0.0","name":"rail","plugins":[{"deviceID":"0000:18:00.0","pciBusID":"0000:18:00.0","type":"tuning"},{"deviceID":"0000:18:00.0","pciBusID":"0000:18:00.0","type":"sbr"}]}`, ""},
 		"no name": {`{"cniVersion":"1.0.0","plugins":[{"type":"tuning"}]}`,
 			`{"cniVersion":"1.0.0","name":"net","plugins":[{"deviceID":"0000:18:00.0","pciBusID":"0000:18:00.0","type":"tuning"}]}`, ""},
+		"one plugin of several versions": {`{"cniVersions":["1.0.0","1.1.0"],"name":"rail","type":"tuning"}`,
+			`{"cniVersions":["1.0.0","1.1.0"],"name":"rail","plugins":[{"cniVersions":["1.0.0","1.1.0"],"deviceID":"0000:18:00.0","name":"rail","pciBusID":"0000:18:00.0","type":"tuning"}]}`, ""},
+		"too long":              {`{"name":"rail","type":"tuning","note":"` + strings.Repeat("a", 64<<10) + `"}`, "", "more than the 65536 that a chain can have"},
+		"takes it too late":     {`{"name":"rail","plugins":[{"type":"tuning"},{"type":"host-device"}]}`, "", "plugin host-device at position 2"},
+		"takes it twice":        {`{"name":"rail","plugins":[{"type":"sriov"},{"type":"tuning"},{"type":"sriov"}]}`, "", "plugin sriov at position 3"},
 		"no config":             {``, "", "has no spec.config"},
 		"not JSON":              {`{`, "", "is not a CNI configuration"},
 		"null":                  {`null`, "", "is not a CNI configuration"},
@@ -61,6 +66,28 @@ func TestResolvePutsTheDeviceIntoEveryPlugin(t *testing.T) {
 	}
 	if _, err := Resolve(context.Background(), definitions{}, wanted("net"), ""); err == nil || !strings.Contains(err.Error(), "ns/net") {
 		t.Errorf("a definition that is not there: %v", err)
+	}
+}
+
+// A child's plugins could take its parent, if they knew of it.
+func TestPluginsOfAChildAreToldOfNoDevice(t *testing.T) {
+	log, bin := filepath.Join(t.TempDir(), "log"), t.TempDir()
+	plugin(t, bin, "first", "", log)
+	intent, err := Resolve(context.Background(), definitions{"ns/net": `{"cniVersion":"1.0.0","name":"rail","type":"first","capabilities":{"deviceID":true}}`}, wanted("net"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := attachment(t)
+	a.DeviceID, a.Network = "", intent
+	if _, err := New(Config{Bin: []string{bin}, Cache: t.TempDir()}).Add(context.Background(), a); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range calls(t, log) {
+		for _, field := range []string{"deviceID", "pciBusID", "runtimeConfig"} {
+			if told, is := c.input[field]; is {
+				t.Errorf("%s was told %s %v", c.who, field, told)
+			}
+		}
 	}
 }
 

@@ -25,9 +25,13 @@ type Definitions interface {
 	Get(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
 }
 
+// mostBytes of a spec.config. Chains have some hundred bytes; a claim's are kept in the
+// agent's journal and in its memory.
+const mostBytes = 64 << 10
+
 // Resolve completes what is wanted of a definition with its configuration, which
 // Chain runs. deviceID, a PCI address, is put into every plugin of the chain, as
-// Multus does, because each may ask for it (sriov, rdma, tuning).
+// Multus does, because each may ask for it (sriov, rdma, tuning). With "" they are told of none.
 func Resolve(ctx context.Context, definitions Definitions, wanted netattach.NetworkIntent, deviceID string) (netattach.NetworkIntent, error) {
 	namespace, name := wanted.Namespace, wanted.Name
 	definition, err := definitions.Get(ctx, namespace, name)
@@ -37,14 +41,20 @@ func Resolve(ctx context.Context, definitions Definitions, wanted netattach.Netw
 	if definition.Spec.Config == "" {
 		return wanted, fmt.Errorf("NetworkAttachmentDefinition %s/%s has no spec.config; a chain that lies in a file of the node is not supported, put it into spec.config", namespace, name)
 	}
+	if size := len(definition.Spec.Config); size > mostBytes {
+		return wanted, fmt.Errorf("NetworkAttachmentDefinition %s/%s: spec.config has %d bytes, more than the %d that a chain can have here; shorten it, or split it into several definitions", namespace, name, size, mostBytes)
+	}
 	if wanted.Config, err = withDevice([]byte(definition.Spec.Config), name, deviceID); err != nil {
 		return wanted, fmt.Errorf("NetworkAttachmentDefinition %s/%s: spec.config is not a CNI configuration: %w", namespace, name, err)
+	}
+	if err := checkOrder(wanted); err != nil {
+		return wanted, err
 	}
 	return wanted, checkWishes(wanted)
 }
 
 // withDevice makes a list of a single plugin's configuration, names it and
-// gives each plugin the device ID, under both names that plugins know.
+// gives each plugin the device ID, if there is one, under both names that plugins know.
 func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 	var list map[string]any
 	if err := json.Unmarshal(config, &list); err != nil {
@@ -57,9 +67,12 @@ func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 		list["name"] = name
 	}
 	if _, isList := list["plugins"]; !isList {
-		list = map[string]any{"name": list["name"], "cniVersion": list["cniVersion"], "plugins": []any{list}}
-		if list["cniVersion"] == nil {
-			delete(list, "cniVersion")
+		single := list
+		list = map[string]any{"name": single["name"], "plugins": []any{single}}
+		for _, field := range []string{"cniVersion", "cniVersions"} {
+			if single[field] != nil {
+				list[field] = single[field]
+			}
 		}
 	}
 	plugins, ok := list["plugins"].([]any)
@@ -71,7 +84,9 @@ func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 		if !ok {
 			return nil, fmt.Errorf("plugins[%d] is not an object", i)
 		}
-		fields["deviceID"], fields["pciBusID"] = deviceID, deviceID
+		if deviceID != "" {
+			fields["deviceID"], fields["pciBusID"] = deviceID, deviceID
+		}
 	}
 	written, err := json.Marshal(list)
 	if err != nil {
@@ -79,6 +94,21 @@ func withDevice(config []byte, name, deviceID string) ([]byte, error) {
 	}
 	_, err = libcni.NetworkConfFromBytes(written)
 	return written, err
+}
+
+// checkOrder refuses a plugin that takes the device once others ran: whether a chain
+// takes it the agent tells by the first.
+func checkOrder(network netattach.NetworkIntent) error {
+	list, err := libcni.NetworkConfFromBytes(network.Config)
+	if err != nil {
+		return err
+	}
+	for i, plugin := range list.Plugins {
+		if i > 0 && moves(plugin) {
+			return fmt.Errorf("NetworkAttachmentDefinition %s/%s has plugin %s at position %d of its chain, where it would move the device without the agent knowing of it; a plugin that takes the device into the pod must be the first of spec.config", network.Namespace, network.Name, plugin.Network.Type, i+1)
+		}
+	}
+	return nil
 }
 
 // checkWishes refuses what the chain would not heed. libcni hands a wish to the
@@ -112,6 +142,21 @@ func Brings(network netattach.NetworkIntent) bool {
 		return false // what is wrong is said when it is run
 	}
 	return moves(list.Plugins[0])
+}
+
+// Takes names the chain's first plugin, at any position, that takes the device, or its
+// RDMA device, from the host; "" if there is none.
+func Takes(network netattach.NetworkIntent) string {
+	list, err := libcni.NetworkConfFromBytes(network.Config)
+	if err != nil {
+		return "" // what is wrong is said when it is run
+	}
+	for _, plugin := range list.Plugins {
+		if moves(plugin) || plugin.Network.Type == "rdma" {
+			return plugin.Network.Type
+		}
+	}
+	return ""
 }
 
 // moves names the plugins that move the device of which they are told the ID.
