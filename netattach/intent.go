@@ -1,13 +1,14 @@
 // Package netattach is everything that happens in a pod's network namespace:
-// claimed netdevs moved in and brought home (netattach/link), CNI chains run
-// for them (netattach/multus), egress scopes enforced (netattach/egress), and
+// claimed netdevs, or children of them, brought in and home (netattach/link), and their
+// RDMA devices (netattach/rdma), CNI chains run for them (netattach/multus), egress scopes enforced (netattach/egress), and
 // the two doors through which a sandbox reaches all that: the NRI hook
 // (netattach/nri), and the gate behind it (netattach/gate), which lets no
 // container start whose claims are not attached and locked.
 //
 // The driver decides; this package acts. Prepare writes an Intent per claim,
 // complete and validated, with all slow work done. Attaching a sandbox to it
-// is netlink only and takes milliseconds.
+// takes milliseconds, unless there are CNI chains: these go on behind the hook, and
+// the gate waits for them.
 package netattach
 
 import (
