@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"fmt"
 
-	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/multus"
 )
 
@@ -30,25 +29,17 @@ func checkNetworks(entry *Entry) error {
 				return fmt.Errorf("networks %s and %s of NIC %s are both called %s in their spec.config and both are for interface %s, so that their plugins could not tell them apart; give one of them an interfaceName, or another name in its spec.config", other, name, device.Device, key.network, key.iface)
 			}
 			taken[key] = name
+			if plugin := multus.Takes(network); plugin != "" && device.Child != nil {
+				return fmt.Errorf("network %s has plugin %s, which takes NIC %s or its RDMA device into the pod, and with mode %s both stay on the node; use mode netdev, or a network without that plugin", name, plugin, device.Device, device.Child.Kind)
+			}
 			if !multus.Brings(network) {
 				continue
 			}
-			if err := checkBrings(device, network, brings); err != nil {
-				return err
+			if brings != "" {
+				return fmt.Errorf("networks %s and %s both take NIC %s into the pod; name one of them", brings, name, device.Device)
 			}
 			brings = name
 		}
-	}
-	return nil
-}
-
-func checkBrings(device *netattach.DeviceIntent, network netattach.NetworkIntent, before string) error {
-	name := network.Namespace + "/" + network.Name
-	switch {
-	case device.Child != nil:
-		return fmt.Errorf("network %s takes NIC %s itself into the pod, which stays on the node with mode %s; use mode netdev, or a network that does not begin with a plugin such as host-device or sriov", name, device.Device, device.Child.Kind)
-	case before != "":
-		return fmt.Errorf("networks %s and %s both take NIC %s into the pod; name one of them", before, name, device.Device)
 	}
 	return nil
 }

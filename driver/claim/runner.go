@@ -247,7 +247,7 @@ func (r *Runner) resolve(ctx context.Context, entry *Entry) error {
 			continue
 		}
 		for j, wanted := range network.Networks {
-			found, err := r.cfg.Networks.Resolve(ctx, wanted, network.PCI)
+			found, err := r.cfg.Networks.Resolve(ctx, wanted, network.DeviceID())
 			if err != nil {
 				return fmt.Errorf("claim %s/%s: network %s/%s for NIC %s: %w", entry.ClaimNamespace, entry.ClaimName, wanted.Namespace, wanted.Name, network.Device, err)
 			}
