@@ -3,14 +3,19 @@
 // on the network, or on the NIC.
 //
 // A hardware address is who a NIC is to the fabric's switches. A claim chooses none,
-// but for a macvlan child, where it takes no vendor's. Some private flags are the card's or its
+// but for a macvlan child, where it takes no vendor's, and none over its class's; so
+// with those that it asks a network for. Some private flags are the card's or its
 // port's (firmware LLDP, source pruning). A pod that forwards, or answers for others,
 // joins networks that are apart. And verbs on a NIC that is shared know neither the
 // shares nor their bandwidth.
+//
+// NetworkAttachmentDefinitions are programs that run on the node. Those of another
+// namespace are for its own pods, unless the administrator gives them to others.
 
 package claim
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -20,55 +25,88 @@ import (
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 )
 
-// checkClassOnly refuses what the claim's own configs may not say. Whatever they
-// repeat of their class is no fault.
-func checkClassOnly(request string, merged *v1alpha1.NICConfig, configs []given) error {
-	class := map[string]string{}
+// checkClassOnly refuses what the own configs of a claim of that namespace may not say.
+// Whatever they repeat of their class is no fault.
+func checkClassOnly(request, namespace string, merged *v1alpha1.NICConfig, configs []given) error {
+	class, networks := map[string]string{}, map[string]bool{}
 	for _, from := range configs {
 		nic, is := from.object.(*v1alpha1.NICConfig)
 		if !is {
 			continue
 		}
-		said := classSettings(nic, merged.Mode)
+		said := classSettings(nic, merged.Mode, namespace)
 		if from.fromClass {
-			maps.Copy(class, said)
+			for name, setting := range said {
+				class[name] = setting.value
+			}
+			for _, network := range nic.Networks {
+				networks[fullName(network, namespace)] = true
+			}
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(said)) {
+			value := said[name].value
 			pinned, isPinned := class[name]
 			switch {
-			case isPinned && pinned == said[name]:
+			case isPinned && pinned == value, !isPinned && said[name].free:
 			case isPinned:
-				return fmt.Errorf("the config for request %q: %s is %s in the claim and %s in its DeviceClass, and no claim can change that; leave it out of the claim", request, name, said[name], pinned)
+				return fmt.Errorf("the config for request %q: %s is %s in the claim and %s in its DeviceClass, and no claim can change that; leave it out of the claim", request, name, value, pinned)
 			default:
-				return fmt.Errorf("the config for request %q: %s is %s in the claim, but only a DeviceClass can set it, because it concerns others on the network; leave it out of the claim, and ask the administrator for a DeviceClass that has it in its config", request, name, said[name])
+				return fmt.Errorf("the config for request %q: %s is %s in the claim, but only a DeviceClass can set it, because it concerns others on the network; leave it out of the claim, and ask the administrator for a DeviceClass that has it in its config", request, name, value)
+			}
+		}
+		for i, network := range nic.Networks {
+			if other := cmp.Or(network.Namespace, namespace); other != namespace && !networks[fullName(network, namespace)] {
+				return fmt.Errorf("the config for request %q: networks[%d].namespace is %s in a claim of namespace %s, but only a DeviceClass can name a network of another namespace; ask the administrator for a DeviceClass that has network %s/%s in its config, or copy that NetworkAttachmentDefinition into namespace %s", request, i, other, namespace, other, network.Name, namespace)
 			}
 		}
 	}
 	return nil
 }
 
-// classSettings are those fields that only a class can set in that mode, as an error names
-// them, and what the config says there.
-func classSettings(config *v1alpha1.NICConfig, mode v1alpha1.NICMode) map[string]string {
-	settings := map[string]string{}
-	if address := strings.ToLower(config.HardwareAddress); address != "" && (mode != v1alpha1.NICModeMacvlan || !isLocal(address)) {
-		settings["hardwareAddress"] = address
+// setting is what a config says in a field that its class may have the last word on.
+// Free is what a claim can choose if its class says nothing.
+type setting struct {
+	value string
+	free  bool
+}
+
+// classSettings are those fields that a class pins in that mode, as an error names
+// them.
+func classSettings(config *v1alpha1.NICConfig, mode v1alpha1.NICMode, namespace string) map[string]setting {
+	settings := map[string]setting{}
+	address := func(name, value string) {
+		if value = strings.ToLower(value); value != "" {
+			settings[name] = setting{value: value, free: mode == v1alpha1.NICModeMacvlan && isLocal(value)}
+		}
+	}
+	address("hardwareAddress", config.HardwareAddress)
+	for _, network := range config.Networks {
+		name := fullName(network, namespace)
+		if network.InterfaceName != "" {
+			// A definition can be named twice, for two interfaces.
+			name += " for " + network.InterfaceName
+		}
+		address("networks["+name+"].mac", network.MAC)
 	}
 	for name, value := range config.Sysctls {
 		if v1alpha1.IsClassSysctl(name) {
-			settings["sysctls["+name+"]"] = value
+			settings["sysctls["+name+"]"] = setting{value: value}
 		}
 	}
 	if config.Ethtool != nil {
 		for name, on := range config.Ethtool.PrivateFlags {
-			settings["ethtool.privateFlags["+name+"]"] = fmt.Sprint(on)
+			settings["ethtool.privateFlags["+name+"]"] = setting{value: fmt.Sprint(on)}
 		}
 	}
 	if mode.IsChild() && config.RDMA == v1alpha1.RDMAShared {
-		settings["rdma"] = string(config.RDMA)
+		settings["rdma"] = setting{value: string(config.RDMA)}
 	}
 	return settings
+}
+
+func fullName(network v1alpha1.NetworkReference, namespace string) string {
+	return cmp.Or(network.Namespace, namespace) + "/" + network.Name
 }
 
 // isLocal says of a valid hardware address that it is a locally administered one (IEEE 802, the

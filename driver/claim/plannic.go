@@ -20,7 +20,7 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, result *resourceap
 	if err != nil {
 		return err
 	}
-	if err := checkClassOnly(device.Request, config, configs); err != nil {
+	if err := checkClassOnly(device.Request, in.Claim.Namespace, config, configs); err != nil {
 		return err
 	}
 	name := nameOf(device, nic.Name)
@@ -81,6 +81,10 @@ func shareOf(name string, nic *topology.NIC, result *resourceapi.DeviceRequestAl
 	if nic.Link != nil && nic.Link.SpeedMbps > 0 {
 		speed = fmt.Sprintf("its speed is %d Mbit/s", nic.Link.SpeedMbps)
 	} else {
+		all = false
+	}
+	if all && config.Mode.IsChild() && share > uint64(nic.Link.SpeedMbps)*1e6 {
+		// The link has become slower than shares of it are, and there may be several.
 		all = false
 	}
 	switch {

@@ -89,7 +89,7 @@ func TestNetworksAreResolvedBeforeAnythingIsDone(t *testing.T) {
 	if _, err := r.prepare(c); err == nil || !strings.Contains(err.Error(), "team/nowhere") || len(r.journal.Entries()) != 0 {
 		t.Errorf("%v; entries %v", err, r.journal.Entries())
 	}
-	c = with(allocated("c", onNIC("nic-0000-19-00-0")), claim, `NICConfig {"networks": [{"name": "storage", "namespace": "infra"}]}`)
+	c = with(allocated("c", onNIC("nic-0000-19-00-0")), class, `NICConfig {"networks": [{"name": "storage", "namespace": "infra"}]}`)
 	if _, err := r.prepare(c); err != nil {
 		t.Fatal(err)
 	}
