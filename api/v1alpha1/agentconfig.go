@@ -66,7 +66,8 @@ type PathsConfig struct {
 	// CNIConfig is the directory of the node's own CNI network configurations,
 	// which name the NIC that pods' traffic leaves by. Default: /etc/cni/net.d.
 	CNIConfig string `json:"cniConfig,omitempty"`
-	// CNICache is where libcni keeps results for DEL. Default: /var/lib/hostler/cni.
+	// CNICache is where libcni keeps results for DEL. Not libcni's own /var/lib/cni, in
+	// which the container runtime keeps those of its pods. Default: /var/lib/hostler/cni.
 	CNICache string `json:"cniCache,omitempty"`
 	// DeviceInfo is where Multus looks for what is known of devices. Default: /var/run/k8s.cni.cncf.io/devinfo.
 	DeviceInfo string `json:"deviceInfo,omitempty"`

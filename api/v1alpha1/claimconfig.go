@@ -86,7 +86,7 @@ type NICConfig struct {
 	InterfaceName string `json:"interfaceName,omitempty"`
 	// HardwareAddress of the interface in the pod, a unicast one of 48 bits,
 	// "02:00:5e:10:00:01". Not with mode ipvlan. A claim can choose a locally administered one
-	// (02:…, 06:…, 0a:… and the like) for a macvlan child; anything else only a DeviceClass.
+	// (02:…, 06:…, 0a:… and the like) for a macvlan child whose class sets none; anything else only a DeviceClass.
 	// Default: unchanged, and of a child random.
 	HardwareAddress string `json:"hardwareAddress,omitempty"`
 	// Addresses with prefix length, "10.1.0.5/24" or "2001:db8::5/64"; of these, and of
@@ -278,13 +278,14 @@ type Neighbour struct {
 type NetworkReference struct {
 	// Name of the NetworkAttachmentDefinition.
 	Name string `json:"name"`
-	// Namespace that it is in. Default: the claim's namespace.
+	// Namespace that it is in. Any other than the claim's only a DeviceClass can name.
+	// Default: the claim's namespace.
 	Namespace string `json:"namespace,omitempty"`
 	// InterfaceName for what the chain makes. Default: the device's own in the pod.
 	InterfaceName string `json:"interfaceName,omitempty"`
 	// IPs that the chain's plugins are asked to assign, with prefix length (capability ips).
 	IPs []string `json:"ips,omitempty"`
-	// MAC that they are asked to set (capability mac).
+	// MAC that they are asked to set (capability mac). Who can choose it is as with hardwareAddress.
 	MAC string `json:"mac,omitempty"`
 	// DefaultRoute are gateways of the pod's default routes through this network.
 	DefaultRoute []string `json:"defaultRoute,omitempty"`

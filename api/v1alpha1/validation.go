@@ -93,6 +93,9 @@ func ValidateAgentConfig(config *AgentConfig) field.ErrorList {
 	return faults
 }
 
+// runtimeCNICache is libcni's default (libcni.CacheDir).
+const runtimeCNICache = "/var/lib/cni"
+
 func validatePaths(paths *PathsConfig, at *field.Path) field.ErrorList {
 	var faults field.ErrorList
 	for _, entry := range []struct{ name, value string }{
@@ -104,6 +107,9 @@ func validatePaths(paths *PathsConfig, at *field.Path) field.ErrorList {
 		{"deviceInfo", paths.DeviceInfo},
 	} {
 		faults = append(faults, validatePath(entry.value, at.Child(entry.name))...)
+	}
+	if filepath.Clean(paths.CNICache) == runtimeCNICache {
+		faults = append(faults, field.Invalid(at.Child("cniCache"), paths.CNICache, "is where container runtimes keep the CNI results of their pods; give the agent a directory of its own, such as /var/lib/hostler/cni"))
 	}
 	if paths.NVMLLibrary != "" {
 		faults = append(faults, validatePath(paths.NVMLLibrary, at.Child("nvmlLibrary"))...)

@@ -51,6 +51,7 @@ func TestValidationNamesEachFault(t *testing.T) {
 		"egress: unknown modes":          {&EgressConfig{DNS: "Proxy", KernelBypass: "Maybe"}, []string{"dns: Unsupported", "kernelBypass: Unsupported"}},
 		"agent: all defaults":            {&AgentConfig{NodeName: "n1"}, nil},
 		"agent: a relative path":         {&AgentConfig{NodeName: "n1", Paths: PathsConfig{Sys: "sys"}}, []string{"paths.sys: Invalid"}},
+		"agent: the runtime's CNI cache": {&AgentConfig{NodeName: "n1", Paths: PathsConfig{CNICache: "/var/lib/cni/"}}, []string{"paths.cniCache: Invalid"}},
 		"agent: a busy loop":             {&AgentConfig{NodeName: "n1", Metrics: MetricsConfig{Interval: metav1.Duration{Duration: time.Millisecond}}}, []string{"metrics.interval: Invalid"}},
 		"agent: no port":                 {&AgentConfig{NodeName: "n1", Metrics: MetricsConfig{Address: "localhost"}}, []string{"metrics.address: Invalid"}},
 		"agent: unknown log format":      {&AgentConfig{NodeName: "n1", Logging: LoggingConfig{Format: "xml", Verbosity: -1}}, []string{"logging.verbosity: Invalid", "logging.format: Unsupported"}},
