@@ -159,7 +159,7 @@ func TestChildrenInSeveralPodsOfOneClaim(t *testing.T) {
 		"with an address":                 {`{"mode": "macvlan", "addresses": ["10.1.0.5/24"]}`, "2 pods use the claim"},
 		"with a hardware address":         {`{"mode": "macvlan", "hardwareAddress": "02:00:5e:10:00:01"}`, "ResourceClaimTemplate"},
 		"with an address of a network's":  {`{"mode": "ipvlan", "networks": [{"name": "storage", "ips": ["10.5.0.5/24"]}]}`, "2 pods use the claim"},
-		"with a network's hardware alone": {`{"mode": "ipvlan", "networks": [{"name": "storage", "mac": "02:00:5e:10:00:01"}]}`, "2 pods use the claim"},
+		"with a network's hardware alone": {`{"mode": "macvlan", "networks": [{"name": "storage", "mac": "02:00:5e:10:00:01"}]}`, "2 pods use the claim"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			single := nicClaim(nicPlain, "", test.config)
