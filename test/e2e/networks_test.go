@@ -7,6 +7,7 @@ package e2e
 // cache, netdevs.
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,6 +48,27 @@ func (b *bed) leasesOf(t *testing.T, network string) []string {
 	return files
 }
 
+// applyNICClass makes a DeviceClass of NICs with a config, for the time of the test.
+func (s *scenario) applyNICClass(name, parameters string) {
+	s.Helper()
+	s.Cleanup(func() {
+		if _, err := command(context.WithoutCancel(s.ctx), "", "kubectl", "delete", "--ignore-not-found", "deviceclass", name); err != nil {
+			s.Error(err)
+		}
+	})
+	s.apply(fmt.Sprintf(`apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: %s}
+spec:
+  selectors:
+  - cel: {expression: 'device.driver == "hostler.dev" && device.attributes["hostler.dev"].type == "nic"'}
+  config:
+  - opaque:
+      driver: hostler.dev
+      parameters:
+%s`, name, indent(parameters, 8)))
+}
+
 // Three networks for one device: one upon it, one on top of it in the pod, and one that
 // has nothing to do with it. Two pods talk over what the second made.
 func TestSeveralNetworksOfOneDevice(t *testing.T) {
@@ -59,9 +81,12 @@ func TestSeveralNetworksOfOneDevice(t *testing.T) {
 		definition("apart", `{"type": "bridge", "bridge": "`+bridge+`", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]]}}`),
 	)
 	for i, name := range []string{"left", "right"} {
-		s.apply(template(name, requests(request("nic", anyNIC))+config("nic", nicConfig("fabric0", fmt.Sprintf("10.75.0.%d/24", i+1), "networks:", "- {name: tuned}",
+		// Only a class chooses a network's hardware address.
+		class := "e2e-networks-" + name
+		s.applyNICClass(class, nicConfig("fabric0", fmt.Sprintf("10.75.0.%d/24", i+1), "networks:", "- {name: tuned}",
 			fmt.Sprintf("- {name: above, interfaceName: mv0, ips: [10.76.0.%d/24], mac: \"02:00:5e:10:00:0%d\", defaultRoute: [10.76.0.254]}", i+1, i+1),
-			"- {name: apart, interfaceName: net9}"))), pod(name, name, ""))
+			"- {name: apart, interfaceName: net9}"))
+		s.apply(template(name, requests(request("nic", class))), pod(name, name, ""))
 	}
 	s.awaitReady("left", "right")
 
