@@ -11,13 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/netattach"
@@ -86,8 +84,9 @@ func parentAsBefore(t *testing.T) {
 	t.Helper()
 	parent := netdev(t, pf0)
 	look := func() string {
-		shown := said(t, "/opt/ip", "-details", "address", "show", parent) + said(t, "/opt/ip", "-6", "route", "show", "dev", parent)
-		return strings.ReplaceAll(shown, " tentative", "") // which the kernel ends in its own time
+		return carrier.ReplaceAllString(said(t, "/opt/ip", "-details", "link", "show", parent)+
+			said(t, "/opt/ip", "-oneline", "address", "show", "dev", parent, "scope", "global")+
+			said(t, "/opt/ip", "-6", "route", "show", "dev", parent), "")
 	}
 	before := look()
 	t.Cleanup(func() {
@@ -168,37 +167,16 @@ func TestChildrenOfAPFMoveWhatTheyAskedFor(t *testing.T) {
 	}
 }
 
-// within runs f on a thread that is in the namespace, and brings the thread back: the
-// process's first thread does not end with its goroutine, and the host's namespace is
-// found by it.
-func within(namespace int, f func() error) error {
-	runtime.LockOSThread()
-	before, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer before.Close()
-	if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	err = f()
-	if back := unix.Setns(int(before.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, back) // and the thread stays locked
-	}
-	runtime.UnlockOSThread()
-	return err
-}
-
 // flow moves bytes over TCP for two seconds and returns how many bits per second arrived.
 func flow(t *testing.T, from, to int, address string) float64 {
 	t.Helper()
 	var listener net.Listener
 	var sender net.Conn
-	if err := within(to, func() (err error) { listener, err = net.Listen("tcp", address+":0"); return err }); err != nil {
+	if err := inNamespace(t, to, func() (err error) { listener, err = net.Listen("tcp", address+":0"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	if err := within(from, func() (err error) { sender, err = net.Dial("tcp", listener.Addr().String()); return err }); err != nil {
+	if err := inNamespace(t, from, func() (err error) { sender, err = net.Dial("tcp", listener.Addr().String()); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer sender.Close()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -38,8 +39,13 @@ func said(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// carrier is what of a netdev, and of the port of its RDMA device, follows the carrier,
+// which comes and goes a while after whatever was done to a PF. A snapshot has none of it,
+// nor the address that the kernel makes for the link.
+var carrier = regexp.MustCompile(`NO-CARRIER,|,LOWER_UP| state \S+( physical_state \S+)?|(?m:^fe80::.*\n)`)
+
 // asBefore fails the test at its end unless the machine's RDMA devices, their nodes,
-// netdevs, rules and namespaces are as they are now.
+// netdevs, whether these are set up, their addresses, rules and namespaces are as they are now.
 func asBefore(t *testing.T) {
 	t.Helper()
 	needMachine(t)
@@ -52,9 +58,14 @@ func asBefore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for i, name := range names {
+			// One that goes meanwhile has none, and its name is missing at the next look.
+			flags, _ := os.ReadFile(name + "/flags")
+			names[i] += " " + strings.TrimSpace(string(flags))
+		}
 		return strings.Join([]string{
-			said(t, "/opt/rdma", "system"), inOrder(said(t, "/opt/rdma", "link")), strings.Join(nodes, "\n"), strings.Join(names, "\n"),
-			said(t, "/opt/ip", "-brief", "address"), said(t, "/opt/ip", "rule"), said(t, "/opt/ip", "route"), said(t, "/opt/ip", "netns"),
+			said(t, "/opt/rdma", "system"), carrier.ReplaceAllString(inOrder(said(t, "/opt/rdma", "link")), ""), strings.Join(nodes, "\n"), strings.Join(names, "\n"),
+			said(t, "/opt/ip", "-oneline", "address", "show", "scope", "global"), said(t, "/opt/ip", "rule"), said(t, "/opt/ip", "route"), said(t, "/opt/ip", "netns"),
 		}, "\n")
 	}
 	before := snapshot()
