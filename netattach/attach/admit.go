@@ -71,7 +71,7 @@ func (a *Attacher) Admit(ctx context.Context, container Container, descriptor in
 		}
 		return a.Check(ctx, sandbox.Pod.UID, claim, descriptor)
 	}
-	return a.admitIdle(sandbox, namespace, claim)
+	return a.admitIdle(ctx, sandbox, namespace, claim)
 }
 
 // overpowered refuses a container that could undo the pod's egress scope, or the
@@ -145,7 +145,7 @@ func (a *Attacher) joined(intents []netattach.Intent, claim types.UID) (netattac
 // admitIdle admits a claim that wants nothing of the network, and records it,
 // so that the container may restart while the agent is away. Of a claim that is
 // not prepared nobody knows what it wants, so it is refused.
-func (a *Attacher) admitIdle(sandbox Sandbox, namespace namespace, claim types.UID) error {
+func (a *Attacher) admitIdle(ctx context.Context, sandbox Sandbox, namespace namespace, claim types.UID) error {
 	intent, prepared := a.cfg.Intents.Intent(claim)
 	if !prepared {
 		return fmt.Errorf("claim %s of pod %s/%s is not prepared on this node; delete the pod so that its claims are prepared again", claim, sandbox.Pod.Namespace, sandbox.Pod.Name)
@@ -153,7 +153,11 @@ func (a *Attacher) admitIdle(sandbox Sandbox, namespace namespace, claim types.U
 	if !idle(intent) {
 		return fmt.Errorf("claim %s/%s was prepared for other pods than %s/%s; delete the pod so that the claim is prepared for it", intent.ClaimNamespace, intent.ClaimName, sandbox.Pod.Namespace, sandbox.Pod.Name)
 	}
-	defer a.pods.lock(sandbox.Pod.UID)()
+	leave, err := a.turns.take(ctx, sandbox.Pod.UID, "recording sandbox "+sandbox.ID)
+	if err != nil {
+		return cannotAttach(sandbox, err)
+	}
+	defer leave()
 	return a.records.write(newRecord(sandbox, namespace, intent, "", StateAttached))
 }
 

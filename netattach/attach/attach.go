@@ -81,7 +81,7 @@ type Attacher struct {
 	rdma    *rdma.Host
 	chain   *multus.Chain
 	records *records
-	pods    podLocks
+	turns   turns
 	// behind counts attachments that outlive the hook that began them.
 	behind sync.WaitGroup
 }
@@ -173,7 +173,11 @@ func (a *Attacher) intents(pod netattach.PodReference) ([]netattach.Intent, erro
 // attachHostNetwork records claims that want nothing of the network and refuses
 // the others: their devices would not move, their rules would bind the node.
 func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, intents []netattach.Intent) (err error) {
-	defer a.pods.lock(sandbox.Pod.UID)()
+	leave, err := a.turns.take(ctx, sandbox.Pod.UID, "recording sandbox "+sandbox.ID)
+	if err != nil {
+		return cannotAttach(sandbox, err)
+	}
+	defer leave()
 	defer func() { a.changed(sandbox.Pod.UID, intents, err) }()
 	for _, intent := range intents {
 		if len(intent.Devices) > 0 || intent.Egress != nil {
@@ -188,19 +192,27 @@ func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, inten
 }
 
 func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent) error {
-	return a.attachLocking(ctx, sandbox, namespace, intents, func() {})
+	ctx, attempt, err := a.turns.attach(ctx, sandbox)
+	if err != nil {
+		return cannotAttach(sandbox, err)
+	}
+	defer attempt.leave()
+	return a.attachInTurn(ctx, sandbox, namespace, intents, func() {})
 }
 
-// attachLocking calls locked as soon as the pod's egress rules are in force, if it is
+func cannotAttach(sandbox Sandbox, err error) error {
+	return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+}
+
+// attachInTurn calls locked as soon as the pod's egress rules are in force, if it is
 // to have any.
-func (a *Attacher) attachLocking(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent, locked func()) (err error) {
-	defer a.pods.lock(sandbox.Pod.UID)()
+func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent, locked func()) (err error) {
 	wanted := intents
 	defer func() { a.changed(sandbox.Pod.UID, wanted, err) }()
 	started := a.cfg.Now()
 	rules, scoped, err := scopeOf(intents)
 	if err := errors.Join(err, bypassed(intents)); err != nil {
-		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+		return cannotAttach(sandbox, err)
 	}
 	if err := a.leaveOldSandbox(ctx, sandbox, namespace); err != nil {
 		return err
@@ -210,7 +222,7 @@ func (a *Attacher) attachLocking(ctx context.Context, sandbox Sandbox, namespace
 		hash = rules.Hash()
 	}
 	if intents, err = a.remember(ctx, sandbox.Pod.UID, namespace, intents); err != nil {
-		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, err)
+		return cannotAttach(sandbox, err)
 	}
 	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash, locked: locked}
 	if err := r.resume(); err != nil {
@@ -220,7 +232,7 @@ func (a *Attacher) attachLocking(ctx context.Context, sandbox Sandbox, namespace
 		return err
 	}
 	if err := r.carryOut(ctx, rules, scoped); err != nil {
-		return fmt.Errorf("cannot attach pod %s/%s: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, errors.Join(err, r.undo(context.WithoutCancel(ctx))))
+		return cannotAttach(sandbox, errors.Join(err, r.undo(context.WithoutCancel(ctx))))
 	}
 	if err := r.record(StateAttached); err != nil {
 		return err
@@ -294,7 +306,11 @@ func (a *Attacher) leaveOldSandbox(ctx context.Context, sandbox Sandbox, namespa
 // Check returns nil if the claim is attached to the pod in this very namespace
 // and the kernel shows it.
 func (a *Attacher) Check(ctx context.Context, pod, claim types.UID, descriptor int) error {
-	defer a.pods.lock(pod)()
+	leave, err := a.turns.take(ctx, pod, fmt.Sprintf("checking what claim %s has attached", claim))
+	if err != nil {
+		return fmt.Errorf("cannot check what claim %s has attached to pod %s: %w", claim, pod, err)
+	}
+	defer leave()
 	record, found, err := a.records.read(claim, pod)
 	if err != nil {
 		return err
@@ -336,38 +352,4 @@ func (a *Attacher) Check(ctx context.Context, pod, claim types.UID, descriptor i
 		return fmt.Errorf("the egress scope of pod %s is not known any more", pod)
 	}
 	return egress.Verify(ctx, descriptor, rules)
-}
-
-// podLocks are one lock per pod, kept only while someone holds or awaits it.
-type podLocks struct {
-	mutex sync.Mutex
-	held  map[types.UID]*podLock
-}
-
-type podLock struct {
-	sync.Mutex
-	users int
-}
-
-func (l *podLocks) lock(pod types.UID) (unlock func()) {
-	l.mutex.Lock()
-	if l.held == nil {
-		l.held = map[types.UID]*podLock{}
-	}
-	lock := l.held[pod]
-	if lock == nil {
-		lock = &podLock{}
-		l.held[pod] = lock
-	}
-	lock.users++
-	l.mutex.Unlock()
-	lock.Lock()
-	return func() {
-		lock.Unlock()
-		l.mutex.Lock()
-		defer l.mutex.Unlock()
-		if lock.users--; lock.users == 0 {
-			delete(l.held, pod)
-		}
-	}
 }

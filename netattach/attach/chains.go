@@ -12,12 +12,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/link"
@@ -190,34 +187,3 @@ func (a *Attacher) collectChains(ctx context.Context) error {
 		}), nil
 	})
 }
-
-// attachBehind is attach for intents with chains, which exec plugins and may take
-// longer than a hook may. The hook ends in time, and the work goes on: containers of
-// the pod wait at the gate for the pod's turn to end. Those that use no claim do not,
-// so the hook does not end well before the pod's egress rules are in force.
-func (a *Attacher) attachBehind(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent) error {
-	done, locked := make(chan error, 1), make(chan struct{})
-	a.behind.Go(func() {
-		err := a.attachLocking(context.WithoutCancel(ctx), sandbox, namespace, intents, sync.OnceFunc(func() { close(locked) }))
-		done <- errors.Join(err, namespace.Close())
-		if err != nil && ctx.Err() != nil {
-			klog.FromContext(ctx).Error(err, "Attaching a pod failed after its sandbox had started; the gate tries again", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name))
-		}
-	})
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		select {
-		case <-locked:
-		default:
-			return fmt.Errorf("cannot attach pod %s/%s in time: its turn has not come, or the rules of its egress scope are not in force yet: %w", sandbox.Pod.Namespace, sandbox.Pod.Name, context.Cause(ctx))
-		}
-		klog.FromContext(ctx).Info("Attaching a pod takes longer than its sandbox may; its containers wait at the gate", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name))
-		return nil
-	}
-}
-
-// Wait returns when the attachments have ended that outlived their hooks, of which
-// each has an end. No hook may be under way any more.
-func (a *Attacher) Wait() { a.behind.Wait() }

@@ -26,18 +26,51 @@ const missingFor = 10 * time.Minute
 // Detach brings home everything of a pod whose sandbox is going. It must come
 // before the namespace's end.
 func (a *Attacher) Detach(ctx context.Context, pod types.UID) error {
-	return a.dissolveAll(ctx, false, func(r Record) bool { return r.Pod.UID == pod })
+	return a.dissolvePod(ctx, pod, "taking back what the pod has", func(Record) bool { return true })
 }
 
 // DetachSandbox is Detach for one sandbox: word of an old sandbox's end may come
-// after the pod's new sandbox was attached.
+// after the pod's new sandbox was attached. What there is no time for is left to
+// Reconcile, which finds the namespace gone.
 func (a *Attacher) DetachSandbox(ctx context.Context, pod types.UID, sandboxID string) error {
-	return a.dissolveAll(ctx, false, func(r Record) bool { return r.Pod.UID == pod && r.SandboxID == sandboxID })
+	a.turns.stop(pod, sandboxID)
+	return a.dissolvePod(ctx, pod, "taking back sandbox "+sandboxID, func(r Record) bool { return r.SandboxID == sandboxID })
+}
+
+// dissolvePod looks at the records in the pod's turn, so that none is missed that
+// somebody else is about to write.
+func (a *Attacher) dissolvePod(ctx context.Context, pod types.UID, work string, chosen func(Record) bool) error {
+	leave, err := a.turns.take(ctx, pod, work)
+	if err != nil {
+		return fmt.Errorf("cannot take back yet what pod %s has: %w", pod, err)
+	}
+	defer leave()
+	records, err := a.records.list()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, record := range records {
+		if record.Pod.UID == pod && chosen(record) {
+			faults = append(faults, a.dissolve(ctx, record))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Release brings home whatever is left of a claim and forgets it.
 func (a *Attacher) Release(ctx context.Context, claim types.UID) error {
-	return a.dissolveAll(ctx, true, func(r Record) bool { return r.Intent.ClaimUID == claim })
+	records, err := a.records.list()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, record := range records {
+		if record.Intent.ClaimUID == claim {
+			faults = append(faults, a.release(ctx, record))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Reconcile compares records with the machine: records of an earlier boot and
@@ -57,7 +90,11 @@ func (a *Attacher) Reconcile(ctx context.Context) error {
 }
 
 func (a *Attacher) reconcile(ctx context.Context, record Record) error {
-	defer a.pods.lock(record.Pod.UID)()
+	leave, err := a.turns.take(ctx, record.Pod.UID, "comparing "+claimOf(record)+" with the machine")
+	if err != nil {
+		return fmt.Errorf("cannot compare %s with the machine: %w", claimOf(record), err)
+	}
+	defer leave()
 	record, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID)
 	if err != nil || !found {
 		return err // dissolved meanwhile
@@ -115,30 +152,24 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	return nil
 }
 
-// dissolveAll undoes the chosen records. last says that nobody comes after the agent
-// who would bring a device home that others brought.
-func (a *Attacher) dissolveAll(ctx context.Context, last bool, chosen func(Record) bool) error {
-	records, err := a.records.list()
+// release dissolves the record as nobody else would any more: what others brought into
+// the pod is brought home, too.
+func (a *Attacher) release(ctx context.Context, record Record) error {
+	leave, err := a.turns.take(ctx, record.Pod.UID, "releasing "+claimOf(record))
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot release %s: %w", claimOf(record), err)
 	}
-	var faults []error
-	for _, record := range records {
-		if chosen(record) {
-			faults = append(faults, a.dissolveLocked(ctx, record, last))
-		}
-	}
-	return errors.Join(faults...)
-}
-
-func (a *Attacher) dissolveLocked(ctx context.Context, record Record, last bool) error {
-	defer a.pods.lock(record.Pod.UID)()
+	defer leave()
 	current, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID)
 	if err != nil || !found || current.SandboxID != record.SandboxID {
 		return err // dissolved or replaced meanwhile
 	}
-	current.last = last
+	current.last = true
 	return a.dissolve(ctx, current)
+}
+
+func claimOf(record Record) string {
+	return fmt.Sprintf("claim %s/%s", record.Intent.ClaimNamespace, record.Intent.ClaimName)
 }
 
 // dissolve undoes a record in its namespace, or on the host if that is gone.

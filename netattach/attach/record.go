@@ -48,7 +48,7 @@ type Record struct {
 	Devices []netattach.DeviceState `json:"devices,omitempty"`
 	// Chains is how many of the intent's CNI chains were begun, see chainsOf.
 	Chains int `json:"chains,omitempty"`
-	// last is set while a record is undone after which nobody else would, see dissolveAll.
+	// last is set while a record is undone after which nobody else would, see release.
 	last bool
 	// MissingSince is when a device was found in no namespace.
 	MissingSince time.Time `json:"missingSince,omitzero"`

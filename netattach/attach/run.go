@@ -70,8 +70,8 @@ func (r *run) steps(ctx context.Context) error {
 		r.enforce, // and what a chain may have added
 		r.tell,
 	} {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("out of time: %w", err)
+		if ctx.Err() != nil {
+			return fmt.Errorf("it was not completed: %w", context.Cause(ctx))
 		}
 		if err := step(ctx); err != nil {
 			return err
