@@ -124,7 +124,10 @@ func (a *Attacher) AttachMissed(ctx context.Context, sandbox Sandbox) error {
 		}
 		if !found || record.State != StateAttached || !record.in(namespace) {
 			klog.FromContext(ctx).Info("Attaching pod that has been running without its claims", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name), "claim", klog.KRef(intent.ClaimNamespace, intent.ClaimName))
-			return a.attach(ctx, sandbox, namespace, intents)
+			if err := a.attach(ctx, sandbox, namespace, intents); !errors.Is(err, errEnded) {
+				return err
+			}
+			return nil
 		}
 	}
 	return nil

@@ -207,6 +207,9 @@ func cannotAttach(sandbox Sandbox, err error) error {
 // attachInTurn calls locked as soon as the pod's egress rules are in force, if it is
 // to have any.
 func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace namespace, intents []netattach.Intent, locked func()) (err error) {
+	if err := namespace.stands(sandbox.NetNS); err != nil {
+		return cannotAttach(sandbox, err)
+	}
 	wanted := intents
 	defer func() { a.changed(sandbox.Pod.UID, wanted, err) }()
 	started := a.cfg.Now()
@@ -336,6 +339,9 @@ func (a *Attacher) Check(ctx context.Context, pod, claim types.UID, descriptor i
 		if !present {
 			return fmt.Errorf("device %s is not in the pod as it was attached (interface %q)", device.Device, device.PodName)
 		}
+	}
+	if err := record.kept(descriptor); err != nil {
+		return err
 	}
 	if record.RulesetHash == "" {
 		return nil

@@ -6,6 +6,7 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ type namespace struct {
 }
 
 var errNoNamespace = errors.New("not a network namespace")
+
+// errEnded: the runtime took a sandbox's network namespace apart.
+var errEnded = errors.New("its sandbox has ended meanwhile")
 
 // nsfs is the file system of namespaces (NSFS_MAGIC in linux/magic.h).
 const nsfs = 0x6e736673
@@ -53,6 +57,26 @@ func namespaceOf(descriptor int) (namespace, error) {
 	return namespace{descriptor: descriptor, inode: stat.Ino}, nil
 }
 
+// stands returns errEnded if the path by which the namespace was opened leads to it no
+// more. One that was passed as a descriptor has a process in it.
+func (n namespace) stands(path string) error {
+	if n.file == nil {
+		return nil
+	}
+	again, err := openNamespace(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoNamespace) {
+		return errEnded
+	}
+	if err != nil {
+		return err
+	}
+	defer again.Close()
+	if again.inode != n.inode {
+		return errEnded
+	}
+	return nil
+}
+
 func (n namespace) Close() error {
 	if n.file == nil {
 		return nil
@@ -60,11 +84,18 @@ func (n namespace) Close() error {
 	return n.file.Close()
 }
 
-// path is one that a child process can open: the runtime's if the agent sees
-// it, else the descriptor that this process holds.
+// path is one that a child process can open: the runtime's if the agent sees the
+// namespace there, else the descriptor that this process holds. The former is as good
+// for the next agent.
 func (n namespace) path(runtime string) string {
 	if n.file != nil {
 		return runtime
+	}
+	if seen, err := openNamespace(runtime); err == nil {
+		defer seen.Close()
+		if seen.inode == n.inode {
+			return runtime
+		}
 	}
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.descriptor)
 }

@@ -149,7 +149,7 @@ type plugin struct {
 func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
-	p.missed.supersede(types.UID(pod.GetUid()))
+	p.missed.supersede(types.UID(pod.GetUid()), pod.GetId(), true)
 	p.cfg.Living.Began(sandboxOf(pod))
 	if err := p.cfg.Attacher.Attach(ctx, sandboxOf(pod)); err != nil {
 		klog.FromContext(p.ctx).Error(err, "Refused a sandbox", "pod", klog.KRef(pod.GetNamespace(), pod.GetName()), "sandbox", pod.GetId())
@@ -173,9 +173,9 @@ func (p *plugin) detach(ctx context.Context, pod *api.PodSandbox) error {
 	defer p.cfg.Living.Ended(sandboxOf(pod))
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
-	p.missed.supersede(types.UID(pod.GetUid()))
+	p.missed.supersede(types.UID(pod.GetUid()), pod.GetId(), false)
 	if err := p.cfg.Attacher.DetachSandbox(ctx, types.UID(pod.GetUid()), pod.GetId()); err != nil {
-		klog.FromContext(p.ctx).Error(err, "Could not bring everything home from a sandbox; unprepare tries again", "pod", klog.KRef(pod.GetNamespace(), pod.GetName()), "sandbox", pod.GetId())
+		klog.FromContext(p.ctx).Error(err, "Could not bring everything home from a sandbox; that is tried again", "pod", klog.KRef(pod.GetNamespace(), pod.GetName()), "sandbox", pod.GetId())
 		return fmt.Errorf("hostler: %w", err)
 	}
 	return nil

@@ -24,7 +24,7 @@ type recorder struct {
 	calls chan string
 	fails error
 	slow  bool
-	// hold keeps AttachMissed until it is closed.
+	// hold keeps AttachMissed until it is closed, or its context ends.
 	hold chan struct{}
 }
 
@@ -37,9 +37,14 @@ func (r *recorder) Attach(ctx context.Context, s attach.Sandbox) error {
 	return r.fails
 }
 
-func (r *recorder) AttachMissed(_ context.Context, s attach.Sandbox) error {
+func (r *recorder) AttachMissed(ctx context.Context, s attach.Sandbox) error {
 	if r.hold != nil {
-		<-r.hold
+		select {
+		case <-r.hold:
+		case <-ctx.Done():
+			r.calls <- "missed " + s.ID + ": " + context.Cause(ctx).Error()
+			return context.Cause(ctx)
+		}
 	}
 	r.calls <- "missed " + s.ID + " " + s.NetNS
 	return r.fails
@@ -275,6 +280,28 @@ func wire(t *testing.T, from, to string) (cut func()) {
 		<-ended
 	}()
 	return cut
+}
+
+// Of a sandbox that ends containerd may tell no namespaces, which are gone by then.
+// What is where is on record.
+func TestEndOfASandboxIsPassedOnWithoutItsNamespace(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "nri.sock")
+	runtime := startRuntime(t, socket)
+	r := &recorder{calls: make(chan string, 16)}
+	awaitHooks(t, startPlugin(t, socket, r), runtime)
+	bare := pod()
+	bare.Linux = nil
+	if err := runtime.StopPodSandbox(context.Background(), &adaptation.StopPodSandboxRequest{Pod: bare}); err != nil {
+		t.Fatal(err)
+	}
+	if err := runtime.RemovePodSandbox(context.Background(), &adaptation.RemovePodSandboxRequest{Pod: bare}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"reconcile", "detach sandbox-1 pod-1", "detach sandbox-1 pod-1"} {
+		if got := next(t, r.calls); got != want {
+			t.Errorf("called %q, want %q", got, want)
+		}
+	}
 }
 
 func TestPodOnTheHostsNetworkHasNoNamespace(t *testing.T) {

@@ -8,6 +8,7 @@ package nri
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -24,9 +25,10 @@ const patience = 30 * time.Second
 
 // Synchronize comes with each connection and names the sandboxes that run.
 func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
-	p.cfg.Living.Are(alive(pods, containers))
+	running := alive(pods, containers)
+	p.cfg.Living.Are(running)
 	klog.FromContext(p.ctx).Info("Connected to the container runtime's NRI", "socket", p.cfg.Socket, "sandboxes", len(pods))
-	living := p.missed.list(pods)
+	living := p.missed.list(pods, running)
 	p.background.Go(func() { p.catchUp(living) })
 	// The runtime calls hooks of a plugin once it is synchronized, not before.
 	p.cfg.Ready(true)
@@ -62,9 +64,12 @@ func (p *plugin) catchUp(living []*sandbox) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(p.ctx, patience)
-		err := s.unlessSuperseded(func() error { return p.cfg.Attacher.AttachMissed(ctx, s.Sandbox) })
+		err := s.unlessSuperseded(ctx, func(ctx context.Context) error { return p.cfg.Attacher.AttachMissed(ctx, s.Sandbox) })
 		cancel()
-		if err != nil {
+		switch {
+		case errors.Is(err, errSuperseded):
+			log.V(2).Info("Left a running pod to the hook that came for it", "pod", klog.KRef(s.Pod.Namespace, s.Pod.Name), "sandbox", s.ID, "reason", err.Error())
+		case err != nil:
 			log.Error(err, "A running pod does not have what its claims say; delete it if it does not recover", "pod", klog.KRef(s.Pod.Namespace, s.Pod.Name), "sandbox", s.ID)
 		}
 	}
@@ -81,23 +86,36 @@ type sandbox struct {
 	attach.Sandbox
 	mutex      sync.Mutex
 	superseded bool
+	// cancel ends its attachment if that is under way.
+	cancel context.CancelCauseFunc
 }
 
+// errSuperseded ends the attachment of a sandbox for whose pod a hook has come.
+var errSuperseded = errors.New("a hook has come for the pod meanwhile")
+
 // list leaves out pods on the host's network, which the gate records, and pods
-// with two sandboxes: which one lives, the next hook or the gate says.
-func (m *missed) list(pods []*api.PodSandbox) []*sandbox {
+// with two sandboxes of which not exactly one is known to be running: which one lives,
+// the next hook or the gate says.
+func (m *missed) list(pods []*api.PodSandbox, running []attach.Sandbox) []*sandbox {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	m.pods = map[types.UID]*sandbox{}
+	runs := func(s *sandbox) bool {
+		return slices.ContainsFunc(running, func(r attach.Sandbox) bool { return r.ID == s.ID })
+	}
 	var living []*sandbox
 	for _, pod := range pods {
 		s := &sandbox{Sandbox: sandboxOf(pod)}
 		if s.NetNS == "" {
 			continue
 		}
-		if twin, twice := m.pods[s.Pod.UID]; twice {
-			twin.superseded = true
+		twin, twice := m.pods[s.Pod.UID]
+		if twice && (runs(twin) || !runs(s)) {
+			twin.superseded = twin.superseded || runs(twin) == runs(s)
 			continue
+		}
+		if twice {
+			twin.superseded = true
 		}
 		m.pods[s.Pod.UID] = s
 		living = append(living, s)
@@ -105,26 +123,34 @@ func (m *missed) list(pods []*api.PodSandbox) []*sandbox {
 	return living
 }
 
-// supersede says that a hook has come for the pod, whose listed sandbox may have
-// ended. It waits for an attachment that is under way, as the hook would anyway.
-func (m *missed) supersede(pod types.UID) {
+// supersede says that a hook has come for the pod's sandbox: a listed one that it
+// names has ended, and so has any other if it has begun. What is under way for the
+// listed one ends, and the hook need not wait for that.
+func (m *missed) supersede(pod types.UID, id string, begun bool) {
 	m.mutex.Lock()
 	s := m.pods[pod]
-	delete(m.pods, pod)
-	m.mutex.Unlock()
-	if s == nil {
+	if s == nil || s.ID != id && !begun {
+		m.mutex.Unlock()
 		return
 	}
+	delete(m.pods, pod)
+	m.mutex.Unlock()
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.superseded = true
+	if s.cancel != nil {
+		s.cancel(errSuperseded)
+	}
 }
 
-func (s *sandbox) unlessSuperseded(attach func() error) error {
+func (s *sandbox) unlessSuperseded(ctx context.Context, attach func(context.Context) error) error {
 	s.mutex.Lock()
-	defer s.mutex.Unlock()
 	if s.superseded {
+		s.mutex.Unlock()
 		return nil
 	}
-	return attach()
+	ctx, s.cancel = context.WithCancelCause(ctx)
+	s.mutex.Unlock()
+	defer s.cancel(nil)
+	return attach(ctx)
 }
