@@ -33,14 +33,36 @@ type NetworkState struct {
 	// Namespace and Name of the NetworkAttachmentDefinition.
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	// Interface in the pod that the chain made or found, MAC its hardware address
-	// and Addresses those that the chain has for it.
-	Interface string         `json:"interface"`
+	// Interfaces in the pod that the chain made or worked upon, that for which it was
+	// run first.
+	Interfaces []InterfaceState `json:"interfaces,omitempty"`
+	// DNS of the network, nil if the chain says nothing of it.
+	DNS *NetworkDNS `json:"dns,omitempty"`
+	// Fault is what the chain's plugins found wrong when they were last asked (CNI's
+	// CHECK), "" for nothing.
+	Fault string `json:"fault,omitempty"`
+}
+
+// InterfaceState is an interface in a pod.
+type InterfaceState struct {
+	Name string `json:"name"`
+	// Index by which the kernel tells it from a later one of the same name. It is 0 for
+	// the claimed device itself, which DeviceIntent.PodIndex tells.
+	Index int `json:"index,omitempty"`
+	// MAC is its hardware address, "" if the chain names none, and Addresses those that
+	// the chain has for it.
 	MAC       string         `json:"mac,omitempty"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	// NameServers of the network. A pod's resolvers are what its dnsPolicy and
-	// dnsConfig say, which nobody can change any more by then, so these are only told.
+}
+
+// NetworkDNS is how names of a network are resolved. A pod's resolvers are what its
+// dnsPolicy and dnsConfig say, which nobody can change any more by the time a chain is
+// run, so this is only told.
+type NetworkDNS struct {
 	NameServers []string `json:"nameServers,omitempty"`
+	Domain      string   `json:"domain,omitempty"`
+	Search      []string `json:"search,omitempty"`
+	Options     []string `json:"options,omitempty"`
 }
 
 // RDMAState says how a pod has an RDMA device.

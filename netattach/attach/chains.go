@@ -85,6 +85,9 @@ func (r *run) runChains(ctx context.Context) error {
 // record as begun; begun says that an earlier attempt had begun it.
 func (r *run) eachChain(ctx context.Context, bringing bool, visit func(intent netattach.Intent, c chain, begun bool) error) error {
 	for _, intent := range r.intents {
+		if r.complete[intent.ClaimUID] {
+			continue // what of it is not there any more is not made anew beneath running containers
+		}
 		for position, c := range chainsOf(intent) {
 			if multus.Brings(intent.Devices[c.device].Networks[c.network]) != bringing {
 				continue
@@ -128,6 +131,9 @@ func (r *run) resume() error {
 		}
 		if found && record.in(r.namespace) && record.SandboxID == r.sandbox.ID {
 			r.chains[intent.ClaimUID], r.complete[intent.ClaimUID] = record.Chains, record.State == StateAttached
+			if record.State == StateAttached {
+				r.recall(record)
+			}
 		}
 	}
 	return nil
@@ -169,21 +175,4 @@ func (a *Attacher) undoChains(ctx context.Context, record Record, in *namespace)
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
-}
-
-// collectChains undoes chains of which there is no record any more.
-func (a *Attacher) collectChains(ctx context.Context) error {
-	var records []Record
-	listed := false
-	return a.chain.Collect(ctx, func(sandboxID string, claim types.UID) (wanted bool, err error) {
-		if !listed {
-			if records, err = a.records.list(); err != nil {
-				return false, err
-			}
-			listed = true
-		}
-		return slices.ContainsFunc(records, func(r Record) bool {
-			return r.SandboxID == sandboxID && (claim == "" || r.Intent.ClaimUID == claim)
-		}), nil
-	})
 }

@@ -27,7 +27,9 @@ func (r *run) tell(ctx context.Context) error {
 				return err
 			}
 			state.Pool, state.Request, state.ShareID = device.Pool, device.Request, device.ShareID
-			state.Networks = r.networks[deviceKey{intent.ClaimUID, i}]
+			if state.Networks, err = r.promises(device, r.networks[deviceKey{intent.ClaimUID, i}]); err != nil {
+				return err
+			}
 			states = append(states, state)
 		}
 		record := newRecord(r.sandbox, r.namespace, intent, r.hash, StateAttaching)

@@ -94,9 +94,15 @@ func TestChainsOfRealPlugins(t *testing.T) {
 				if err != nil || len(states) != 1 || len(states[0].Networks) != 1 {
 					t.Fatalf("told of %+v, %v; want one device with one network", states, err)
 				}
-				network := states[0].Networks[0]
-				if test.made != "" && (network.Interface != test.made || len(network.Addresses) == 0 || !strings.HasPrefix(network.Addresses[0].String(), "10.9.0.")) {
-					t.Errorf("the network is told as %+v, want %s with an address of 10.9.0.0/24", network, test.made)
+				var made netattach.InterfaceState
+				if told := states[0].Networks[0].Interfaces; len(told) > 0 {
+					made = told[0]
+				}
+				if test.made != "" && (made.Name != test.made || len(made.Addresses) == 0 || !strings.HasPrefix(made.Addresses[0].String(), "10.9.0.")) {
+					t.Errorf("the network is told as %+v, want %s with an address of 10.9.0.0/24", states[0].Networks[0], test.made)
+				}
+				if known := made.Index != 0; known != (test.iface != "") {
+					t.Errorf("%s has index %d on record", made.Name, made.Index)
 				}
 				if test.made != "" && len(n.leases(t)) == 0 {
 					t.Error("no lease was taken, so that none can be seen to be given back")

@@ -74,14 +74,7 @@ func (a Attachment) owns(known *libcni.NetworkAttachment) bool {
 	return owner == "" || owner == a.owner()
 }
 
-func ownerOf(known *libcni.NetworkAttachment) string {
-	for _, argument := range known.CniArgs {
-		if argument[0] == ownerArgument {
-			return argument[1]
-		}
-	}
-	return ""
-}
+func ownerOf(known *libcni.NetworkAttachment) string { return argument(known, ownerArgument) }
 
 // isOurs says that the agent made it. Agents that did not say for whom always told the
 // device's ID, which the cluster's own network never has.
@@ -165,36 +158,4 @@ func (a Attachment) result() types.Result {
 		result.IPs = append(result.IPs, &current.IPConfig{Interface: ptr.To(0), Address: address})
 	}
 	return result
-}
-
-// state reads what the chain answered about the interface. An address belongs to the
-// interface that it points to, or to the only one there is a question about (CNI
-// specification, "ips": interface is optional).
-func (a Attachment) state(answer types.Result) (netattach.NetworkState, error) {
-	state := netattach.NetworkState{Namespace: a.Network.Namespace, Name: a.Network.Name, Interface: a.InterfaceName()}
-	if answer == nil {
-		return state, nil
-	}
-	result, err := current.NewResultFromResult(answer)
-	if err != nil {
-		return state, fmt.Errorf("result of the CNI chain of %s: %w", a, err)
-	}
-	at := -1
-	for i, one := range result.Interfaces {
-		if one != nil && one.Sandbox != "" && one.Name == state.Interface {
-			at, state.MAC = i, one.Mac
-		}
-	}
-	for _, ip := range result.IPs {
-		if ip == nil || ip.Interface != nil && *ip.Interface != at {
-			continue
-		}
-		address, ok := netip.AddrFromSlice(ip.Address.IP)
-		bits, _ := ip.Address.Mask.Size()
-		if ok {
-			state.Addresses = append(state.Addresses, netip.PrefixFrom(address.Unmap(), bits))
-		}
-	}
-	state.NameServers = result.DNS.Nameservers
-	return state, nil
 }

@@ -3,7 +3,7 @@ package multus
 import (
 	"context"
 	"encoding/base64"
-	"net"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,10 +12,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
 	apitypes "k8s.io/apimachinery/pkg/types"
-	"pgregory.net/rapid"
 
 	"github.com/hostler-dev/hostler/netattach"
 )
@@ -148,8 +145,8 @@ func TestAddedAgainByAnotherPathIsNotAddedTwice(t *testing.T) {
 	if got, want := who(calls(t, b.log)), "first ADD, second ADD"; got != want {
 		t.Errorf("calls were %s, want %s", got, want)
 	}
-	if state.Interface != "net1" {
-		t.Errorf("the second call says %+v", state)
+	if state.Name != "net" || state.DNS == nil || state.DNS.Domain != "rail.example" {
+		t.Errorf("the second call says %+v, want what the first said", state)
 	}
 }
 
@@ -213,27 +210,56 @@ func TestAddressesOfADeviceThatIsGoneAreGivenBack(t *testing.T) {
 	}
 }
 
+// keeper is a Keeper of attachments by sandbox and claim. At the first taking, somebody
+// attaches more.
+type keeper struct {
+	kept, more map[string]bool
+	taken      []apitypes.UID
+}
+
+func (k *keeper) Keeps(sandbox string, claim apitypes.UID) (bool, error) {
+	return k.kept[sandbox+"/"+string(claim)], nil
+}
+
+func (k *keeper) Take(_ context.Context, pod apitypes.UID) (func(), error) {
+	k.taken = append(k.taken, pod)
+	maps.Copy(k.kept, k.more)
+	return func() { k.taken = append(k.taken, "left") }, nil
+}
+
 func TestLeftoversAreCollected(t *testing.T) {
-	b := newBed(t, "")
-	for _, claim := range []apitypes.UID{"claim1", "claim2"} {
-		a := attachment(t)
-		a.Claim, a.Interface = claim, string(claim)
-		b.add(t, a)
-	}
-	if err := b.Collect(context.Background(), func(sandbox string, claim apitypes.UID) (bool, error) {
-		return sandbox == "sandbox1" && claim == "claim2", nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	left, err := b.cni.GetCachedAttachments("")
-	if err != nil || len(left) != 1 || left[0].IfName != "claim2" {
-		t.Errorf("left in the cache: %v, %v; want the wanted one alone", left, err)
+	for name, test := range map[string]struct {
+		more map[string]bool
+		left int
+	}{
+		"nobody has them": {nil, 1},
+		"the pod is attached anew at the same time":    {map[string]bool{"sandbox1/claim1": true}, 2},
+		"another sandbox is attached at the same time": {map[string]bool{"sandbox2/claim1": true}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, "")
+			for _, claim := range []apitypes.UID{"claim1", "claim2"} {
+				a := attachment(t)
+				a.Claim, a.Interface = claim, string(claim)
+				b.add(t, a)
+			}
+			k := &keeper{kept: map[string]bool{"sandbox1/claim2": true}, more: test.more}
+			if err := b.Collect(context.Background(), k); err != nil {
+				t.Fatal(err)
+			}
+			left, err := b.cni.GetCachedAttachments("")
+			if err != nil || len(left) != test.left || left[len(left)-1].IfName != "claim2" {
+				t.Errorf("left in the cache: %v, %v; want %d, the wanted one among them", left, err, test.left)
+			}
+			if !slices.Equal(k.taken, []apitypes.UID{"u", "left"}) {
+				t.Errorf("taken and left: %v, want pod u once", k.taken)
+			}
+		})
 	}
 }
 
 // Other programs of the node may keep their attachments in the same directory.
 func TestWhatOthersAttachedIsNotCollected(t *testing.T) {
-	nobody := func(string, apitypes.UID) (bool, error) { return false, nil }
 	for name, test := range map[string]struct {
 		args, capabilities string
 		want               string
@@ -253,7 +279,7 @@ func TestWhatOthersAttachedIsNotCollected(t *testing.T) {
 			if err := os.WriteFile(file, []byte(known), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := b.Collect(context.Background(), nobody); err != nil {
+			if err := b.Collect(context.Background(), &keeper{kept: map[string]bool{}}); err != nil {
 				t.Fatal(err)
 			}
 			got := ""
@@ -270,55 +296,5 @@ func TestWhatOthersAttachedIsNotCollected(t *testing.T) {
 func TestChainWithoutPluginsHasNoIPAM(t *testing.T) {
 	if ipam := ipamOf(&libcni.NetworkConfigList{Name: "empty"}); ipam != nil {
 		t.Errorf("got %+v", ipam)
-	}
-}
-
-// Every address of a result goes to the interface that it is of, whatever else is in there.
-func TestStateHasTheAddressesOfItsInterface(t *testing.T) {
-	a := attachment(t)
-	rapid.Check(t, func(t *rapid.T) {
-		names := []string{"net1", "other", "veth0"}
-		result := &current.Result{CNIVersion: "1.0.0"}
-		at := -1
-		for i, name := range rapid.Permutation(names).Draw(t, "order") {
-			one := &current.Interface{Name: name, Mac: "02:00:00:00:00:0" + string(rune('0'+i)), Sandbox: "/ns"}
-			if name == "veth0" {
-				one.Sandbox = ""
-			}
-			if name == "net1" {
-				at = i
-			}
-			result.Interfaces = append(result.Interfaces, one)
-		}
-		var want []netip.Prefix
-		for i := range rapid.IntRange(0, 6).Draw(t, "addresses") {
-			prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 24)
-			ip := &current.IPConfig{Address: ipNet(prefix)}
-			if owner := rapid.IntRange(-1, 2).Draw(t, "owner"); owner >= 0 {
-				ip.Interface = &owner
-			}
-			if ip.Interface == nil || *ip.Interface == at {
-				want = append(want, prefix)
-			}
-			result.IPs = append(result.IPs, ip)
-		}
-		state, err := a.state(result)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Equal(state.Addresses, want) || state.MAC != result.Interfaces[at].Mac {
-			t.Errorf("%v of %v has %+v, want %v", at, result, state, want)
-		}
-	})
-}
-
-func ipNet(prefix netip.Prefix) net.IPNet {
-	return net.IPNet{IP: prefix.Addr().AsSlice(), Mask: []byte{255, 255, 255, 0}}
-}
-
-func TestNameServersAreTold(t *testing.T) {
-	state, err := attachment(t).state(&current.Result{CNIVersion: "1.0.0", DNS: types.DNS{Nameservers: []string{"192.0.2.53"}}})
-	if err != nil || !slices.Equal(state.NameServers, []string{"192.0.2.53"}) {
-		t.Errorf("got %+v, %v", state, err)
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
-	apitypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/netattach"
@@ -32,6 +32,7 @@ type Config struct {
 // Chain runs CNI chains.
 type Chain struct {
 	cni     *libcni.CNIConfig
+	cache   string
 	timeout time.Duration
 }
 
@@ -40,7 +41,7 @@ func New(cfg Config) *Chain {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 20 * time.Second
 	}
-	return &Chain{cni: libcni.NewCNIConfigWithCacheDir(cfg.Bin, cfg.Cache, &groupExec{}), timeout: cfg.Timeout}
+	return &Chain{cni: libcni.NewCNIConfigWithCacheDir(cfg.Bin, cfg.Cache, &groupExec{}), cache: cfg.Cache, timeout: cfg.Timeout}
 }
 
 // Add runs ADD and returns what the chain answered. If a plugin fails, DEL is run
@@ -50,20 +51,26 @@ func (c *Chain) Add(ctx context.Context, a Attachment) (netattach.NetworkState, 
 	if err != nil {
 		return netattach.NetworkState{}, err
 	}
-	done, err := c.cached(a, list.Name)
+	done, err := c.cached(a.SandboxID, list.Name, a.InterfaceName())
 	if err != nil {
 		return netattach.NetworkState{}, err
 	}
 	if done != nil && !a.owns(done) {
 		return netattach.NetworkState{}, fmt.Errorf("%s: another network of this pod's claims has the same name in its spec.config (%s) and is attached as %s already, and plugins could not tell the two apart; give one of them another interfaceName", a, list.Name, done.IfName)
 	}
-	if done != nil {
+	if done != nil && !isBegun(done) {
 		if result, err := c.cni.GetNetworkListCachedResult(list, a.runtime()); err == nil {
 			return a.state(result)
 		}
 	}
-	if a.Begun {
+	if err := c.notReady(ctx, list, a); err != nil {
+		return netattach.NetworkState{}, err
+	}
+	if a.Begun || done != nil {
 		c.deleteTraces(ctx, list, a)
+	}
+	if err := c.begin(list, a); err != nil {
+		return netattach.NetworkState{}, err
 	}
 	klog.FromContext(ctx).V(4).Info("Running CNI chain", "network", a.Network.Namespace+"/"+a.Network.Name, "interface", a.InterfaceName())
 	state, err := c.add(ctx, list, a)
@@ -71,12 +78,12 @@ func (c *Chain) Add(ctx context.Context, a Attachment) (netattach.NetworkState, 
 		err = fmt.Errorf("CNI chain of %s failed for %s: %w", a, a.InterfaceName(), err)
 		// What ended ADD, a timeout or the hook's end, must not end its undoing.
 		if undo := c.del(context.WithoutCancel(ctx), list, a.runtime()); undo != nil {
-			err = errors.Join(err, fmt.Errorf("and so did undoing it: %w", undo))
+			err = errors.Join(err, fmt.Errorf("and so did undoing it, which is tried again: %w", undo))
 		}
 		return netattach.NetworkState{}, err
 	}
-	if len(state.NameServers) > 0 {
-		klog.FromContext(ctx).Info("A network has name servers, which its pod is not given: list them in the pod's dnsConfig if it should ask them", "network", a.Network.Namespace+"/"+a.Network.Name, "pod", klog.KRef(a.Pod.Namespace, a.Pod.Name), "nameServers", state.NameServers)
+	if state.DNS != nil {
+		klog.FromContext(ctx).Info("A network has name servers or search domains, which its pod is not given: list them in the pod's dnsConfig if it should use them", "network", a.Network.Namespace+"/"+a.Network.Name, "pod", klog.KRef(a.Pod.Namespace, a.Pod.Name), "dns", *state.DNS)
 	}
 	return state, nil
 }
@@ -97,34 +104,21 @@ func (c *Chain) del(ctx context.Context, list *libcni.NetworkConfigList, runtime
 	return c.cni.DelNetworkList(ctx, list, runtime)
 }
 
-// cached is what libcni remembers of an ADD, of whomever, nil if nothing.
-func (c *Chain) cached(a Attachment, network string) (*libcni.NetworkAttachment, error) {
-	attachments, err := c.cni.GetCachedAttachments(a.SandboxID)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the CNI cache for sandbox %s: %w; check paths.cniCache", a.SandboxID, err)
-	}
-	for _, known := range attachments {
-		if known.Network == network && known.IfName == a.InterfaceName() {
-			return known, nil
-		}
-	}
-	return nil, nil
-}
-
 // Del runs DEL for what the cache knows of as it was done, and for the traces of what
 // it does not know but was begun. a.NetNS "" means that the namespace is gone, which
-// plugins must take (CNI specification, DEL).
+// plugins must take (CNI specification, DEL). What may never have been added and cannot
+// be undone is no error: it stays in the cache, for Collect.
 func (c *Chain) Del(ctx context.Context, a Attachment) error {
-	attachments, err := c.cni.GetCachedAttachments(a.SandboxID)
+	attachments, err := c.attachments(a.SandboxID)
 	if err != nil {
-		return fmt.Errorf("cannot read the CNI cache for sandbox %s: %w; check paths.cniCache", a.SandboxID, err)
+		return err
 	}
 	found := false
 	var faults []error
 	for _, known := range attachments {
 		if a.owns(known) && (ownerOf(known) == "" || known.IfName == a.InterfaceName()) {
 			found = true
-			faults = append(faults, c.forget(ctx, known, a.NetNS))
+			faults = append(faults, c.undo(ctx, known, a.NetNS))
 		}
 	}
 	if found || !a.Begun {
@@ -135,15 +129,32 @@ func (c *Chain) Del(ctx context.Context, a Attachment) error {
 		return err
 	}
 	// If another network is in its place, its own ADD was refused for that.
-	if known, err := c.cached(a, list.Name); err != nil || known != nil {
+	if known, err := c.cached(a.SandboxID, list.Name, a.InterfaceName()); err != nil || known != nil {
 		return err
 	}
-	c.deleteTraces(ctx, list, a)
-	return nil
+	// Its file is gone or damaged. Should DEL fail, there is one to try again by.
+	if err := c.begin(list, a); err != nil {
+		return err
+	}
+	known, err := c.cached(a.SandboxID, list.Name, a.InterfaceName())
+	if err != nil || known == nil {
+		return err
+	}
+	return c.undo(ctx, known, a.NetNS)
 }
 
-// deleteTraces runs DEL where it is not known that there is anything to delete, so
-// that it may fail.
+// undo is forget, but holds nobody up for what may never have been added.
+func (c *Chain) undo(ctx context.Context, known *libcni.NetworkAttachment, netns string) error {
+	err := c.forget(ctx, known, netns)
+	if err != nil && isBegun(known) {
+		klog.FromContext(ctx).Error(err, "A CNI chain whose ADD did not succeed could not be undone; that is tried again with every look at what pods have", "network", known.Network, "interface", known.IfName, "sandbox", known.ContainerID)
+		return nil
+	}
+	return err
+}
+
+// deleteTraces runs DEL before ADD where it is not known that there is anything to
+// delete, so that it may fail.
 func (c *Chain) deleteTraces(ctx context.Context, list *libcni.NetworkConfigList, a Attachment) {
 	if err := c.del(context.WithoutCancel(ctx), list, a.runtime()); err != nil {
 		klog.FromContext(ctx).V(2).Info("A CNI chain that may not have been run could not be undone", "network", a.Network.Namespace+"/"+a.Network.Name, "interface", a.InterfaceName(), "err", err)
@@ -156,7 +167,7 @@ func (c *Chain) forget(ctx context.Context, known *libcni.NetworkAttachment, net
 	if err != nil {
 		return fmt.Errorf("cached CNI configuration of %s: %w", known.Network, err)
 	}
-	runtime := &libcni.RuntimeConf{ContainerID: known.ContainerID, NetNS: netns, IfName: known.IfName, Args: known.CniArgs, CapabilityArgs: known.CapabilityArgs}
+	runtime := runtimeOf(known, netns)
 	if err := c.del(ctx, list, runtime); err != nil {
 		return fmt.Errorf("CNI chain %s could not be undone for %s: %w; that is tried again, see that its plugins are in paths.cniBin and what they need is there", known.Network, known.IfName, err)
 	}
@@ -168,6 +179,12 @@ func (c *Chain) forget(ctx context.Context, known *libcni.NetworkAttachment, net
 		return fmt.Errorf("addresses of CNI chain %s could not be given back for %s: %w", known.Network, known.IfName, err)
 	}
 	return nil
+}
+
+// runtimeOf is what plugins were told on ADD.
+func runtimeOf(known *libcni.NetworkAttachment, netns string) *libcni.RuntimeConf {
+	told := slices.DeleteFunc(slices.Clone(known.CniArgs), func(argument [2]string) bool { return argument[0] == begunArgument })
+	return &libcni.RuntimeConf{ContainerID: known.ContainerID, NetNS: netns, IfName: known.IfName, Args: told, CapabilityArgs: known.CapabilityArgs}
 }
 
 // ipamOf is the IPAM plugin of a chain whose first plugin moves a device, nil if it has
@@ -183,31 +200,4 @@ func ipamOf(list *libcni.NetworkConfigList) *libcni.NetworkConfigList {
 	}
 	ipam := &libcni.PluginConfig{Network: &types.PluginConf{Type: first.Network.IPAM.Type}, Bytes: first.Bytes}
 	return &libcni.NetworkConfigList{Name: list.Name, CNIVersion: list.CNIVersion, Plugins: []*libcni.PluginConfig{ipam}}
-}
-
-// Collect undoes what the cache knows of and nobody else does any more: a reboot
-// takes the records of attachments away, and leaves what IPAM plugins keep on disk.
-// wanted is asked after the cache was read; a claim of "" is any of the sandbox's.
-// What others keep in the same directory is left alone.
-func (c *Chain) Collect(ctx context.Context, wanted func(sandboxID string, claim apitypes.UID) (bool, error)) error {
-	attachments, err := c.cni.GetCachedAttachments("")
-	if err != nil {
-		return fmt.Errorf("cannot read the CNI cache: %w; check paths.cniCache", err)
-	}
-	var faults []error
-	for _, known := range attachments {
-		if !isOurs(known) {
-			continue
-		}
-		keep, err := wanted(known.ContainerID, claimOf(known))
-		if err != nil {
-			return err
-		}
-		if keep {
-			continue
-		}
-		klog.FromContext(ctx).Info("Undoing a CNI chain of a sandbox that is gone", "network", known.Network, "sandbox", known.ContainerID)
-		faults = append(faults, c.forget(ctx, known, ""))
-	}
-	return errors.Join(faults...)
 }

@@ -99,7 +99,7 @@ func plugin(t *testing.T, bin, name, failsOn, log string) {
 input=$(cat)
 echo "` + name + ` $CNI_COMMAND $CNI_IFNAME $CNI_NETNS $input" >> ` + log + `
 if [ "$CNI_COMMAND" = "` + failsOn + `" ]; then echo '{"cniVersion":"1.0.0","code":7,"msg":"no luck"}'; exit 1; fi
-if [ "$CNI_COMMAND" = ADD ]; then echo '{"cniVersion":"1.0.0","interfaces":[{"name":"from-` + name + `"}]}'; fi
+if [ "$CNI_COMMAND" = ADD ]; then echo '{"cniVersion":"1.0.0","interfaces":[{"name":"from-` + name + `"}],"dns":{"domain":"rail.example"}}'; fi
 `
 	if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
