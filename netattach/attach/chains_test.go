@@ -230,3 +230,26 @@ func TestSlowChainOutlivesItsHook(t *testing.T) {
 	}
 	equal(t, "calls", n.called(t), "slow ADD net1")
 }
+
+// Of a sandbox that ended while no agent was there nobody tells the next one. Plugins
+// would keep its addresses for ever.
+func TestChainsOfASandboxThatEndedUnheardAreTakenBack(t *testing.T) {
+	n := newNode(t)
+	n.plugin(t, "first", "")
+	n.claim("claim-1", nil, n.withNetworks(t, "rail0", "net1", "10.1.0.5/24", network("a", "", "first")))
+	n.attach(t)
+	n.called(t)
+	if err := errors.Join(os.Remove(n.sandbox.NetNS), n.giveBack(t)); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	for range 2 {
+		if err := n.attacher.Reconcile(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	equal(t, "after the sandbox", n.called(t), "first DEL net1")
+	if !n.host.Has(t, "rail0") || n.recordCount(t) != 0 {
+		t.Errorf("rail0 is home: %t, records: %d", n.host.Has(t, "rail0"), n.recordCount(t))
+	}
+}
