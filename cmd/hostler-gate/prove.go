@@ -26,6 +26,7 @@ type record struct {
 	Intent      struct {
 		Devices []device `json:"devices"`
 	} `json:"intent"`
+	Devices []deviceState `json:"devices"`
 }
 
 // device is the part of netattach.DeviceIntent that the hook needs.
@@ -138,6 +139,11 @@ func (r record) verify() error {
 			return fmt.Errorf("network device %s is no longer in the pod as %s", device.Device, device.PodName)
 		}
 		if err := device.proveChild(); err != nil {
+			return err
+		}
+	}
+	for _, device := range r.Devices {
+		if err := device.proveMade(interfaces); err != nil {
 			return err
 		}
 	}
