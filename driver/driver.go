@@ -172,7 +172,7 @@ func (d *Driver) prepareOne(ctx context.Context, arrival claim.Arrival, c *resou
 	entry, err := d.prepareWhenFree(ctx, arrival, c)
 	d.cfg.Recorder.ObservePrepare(time.Since(begin), err)
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "A claim cannot be prepared")
+		claim.LoggerFor(ctx, err).Error(err, "A claim cannot be prepared")
 		return kubeletplugin.PrepareResult{Err: err}
 	}
 	klog.FromContext(ctx).V(2).Info("Prepared a claim", "devices", len(entry.Devices), "duration", time.Since(begin))

@@ -115,7 +115,7 @@ func (d *Driver) reconcile(ctx context.Context) {
 			}
 			d.cfg.Recorder.ObserveReconcile(time.Since(begin), err)
 			if err != nil {
-				klog.FromContext(ctx).Error(err, "Some claims could not be reconciled; trying again later", "after", d.cfg.ReconcileInterval)
+				claim.LoggerFor(ctx, err).Error(err, "Some claims could not be reconciled; trying again later", "after", d.cfg.ReconcileInterval)
 			}
 			changed = nil
 		}

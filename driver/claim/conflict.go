@@ -13,37 +13,6 @@ import (
 	"github.com/hostler-dev/hostler/api/v1alpha1"
 )
 
-// HeldError says that a device is in another claim's hands, or hardware that it
-// is made of: a GPU and its partitions, a PF and its VFs, a pair and its parts.
-type HeldError struct {
-	// Device that was asked for, and the device that the other claim holds.
-	Device, HeldDevice string
-	Holder             types.UID
-	Namespace, Claim   string
-	// Released: the claim is over, and what was made for it is still to be removed.
-	Released bool
-	// Ending is why the other claim, which is over, could not be undone yet.
-	Ending string
-	// Mixed: both claims have shares of the NIC, by children that exclude each other.
-	Mixed bool
-}
-
-func (e *HeldError) Error() string {
-	if e.Released {
-		return fmt.Sprintf("device %s needs memory slices of partition %s, which was made for claim %s/%s (%s) and could not be removed after it while the driver did not work; it is free once the agent has removed it, see its log", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
-	}
-	if e.Ending != "" {
-		return fmt.Sprintf("device %s is not free: device %s of claim %s/%s (%s), which is over, could not be taken back yet: %s; the agent tries again every few minutes and when asked, see its log", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder, e.Ending)
-	}
-	if e.Mixed {
-		return fmt.Sprintf("device %s is shared with claim %s/%s (%s) on this node: %v", e.Device, e.Namespace, e.Claim, e.Holder, errMixed)
-	}
-	if e.HeldDevice != e.Device {
-		return fmt.Sprintf("device %s shares hardware with device %s, which is held by claim %s/%s (%s) on this node; it is free once that claim's pod is gone", e.Device, e.HeldDevice, e.Namespace, e.Claim, e.Holder)
-	}
-	return fmt.Sprintf("device %s is already held by claim %s/%s (%s) on this node; it is free once that claim's pod is gone", e.Device, e.Namespace, e.Claim, e.Holder)
-}
-
 // conflict returns why candidate cannot join the entries that are there, nil if
 // it can. An entry that only replaces its former self, with other pods, holds
 // its devices already: what an earlier version let it have stays with it.
@@ -83,6 +52,7 @@ func collision(candidate, other *Entry) *HeldError {
 			if mine.exclusive() && theirs.exclusive() && mine.overlaps(theirs) {
 				return &HeldError{
 					Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName,
+					Foreign:  other.ClaimNamespace != candidate.ClaimNamespace,
 					Released: other.Released, Ending: other.Ending, Mixed: mine.isBeside(theirs),
 				}
 			}

@@ -31,6 +31,8 @@ const (
 	DriftStraySpec Drift = "stray-spec"
 	// DriftMetadata: a metadata file was not there, was damaged or belonged to no claim.
 	DriftMetadata Drift = "metadata"
+	// DriftDeviceInfo: a device-info file for Multus was not there, or said something else.
+	DriftDeviceInfo Drift = "device-info"
 	// DriftPartition: somebody had removed a GPU partition.
 	DriftPartition Drift = "partition"
 	// DriftBinding: a device was not bound, or a VF not set up, as the claim wants it.
@@ -43,7 +45,7 @@ const (
 
 // Drifts are all kinds.
 func Drifts() []Drift {
-	return []Drift{DriftClaimGone, DriftReboot, DriftSpecMissing, DriftSpecWrong, DriftStraySpec, DriftMetadata, DriftPartition, DriftBinding, DriftLeftover, DriftUndoFailed}
+	return []Drift{DriftClaimGone, DriftReboot, DriftSpecMissing, DriftSpecWrong, DriftStraySpec, DriftMetadata, DriftDeviceInfo, DriftPartition, DriftBinding, DriftLeftover, DriftUndoFailed}
 }
 
 // Mending is one difference that was put right.
@@ -66,18 +68,20 @@ type maker interface{ Made() bool }
 // mender is a step that knows what its Do had to put right, "" if it found its work done.
 type mender interface{ Mended() Drift }
 
-// verifiable are the kinds of steps that can be verified before they are done.
-var verifiable = map[string]bool{"vf-settings": true, "vfio": true}
+// verifiable are the kinds of steps that can be verified before they are done, with
+// what has drifted where that fails.
+var verifiable = map[string]Drift{"vf-settings": DriftBinding, "vfio": DriftBinding, "deviceinfo": DriftDeviceInfo}
 
 // redo does the step of an entry that was prepared before, and reports what was
 // not there any more.
 func (r *Runner) redo(ctx context.Context, entry *Entry, step Step) error {
-	undone := verifiable[step.Kind()] && step.Verify(ctx) != nil
+	what, known := verifiable[step.Kind()]
+	undone := known && step.Verify(ctx) != nil
 	if err := step.Do(ctx); err != nil {
 		return err
 	}
 	if undone && step.Verify(ctx) == nil {
-		r.mended(ctx, entry, DriftBinding)
+		r.mended(ctx, entry, what)
 	}
 	if m, makes := step.(maker); makes && m.Made() {
 		r.mended(ctx, entry, DriftPartition)
@@ -98,9 +102,10 @@ func (e *driftError) Unwrap() error { return e.error }
 
 // failed says which difference remains if the step fails.
 func failed(step Step, err error) error {
-	what := map[string]Drift{
-		"partition": DriftPartition, "vf-settings": DriftBinding, "vfio": DriftBinding, "metadata": DriftMetadata, "cdi": DriftSpecWrong,
-	}[step.Kind()]
+	what, known := verifiable[step.Kind()]
+	if !known {
+		what = map[string]Drift{"partition": DriftPartition, "metadata": DriftMetadata, "cdi": DriftSpecWrong}[step.Kind()]
+	}
 	if what == "" {
 		return err
 	}

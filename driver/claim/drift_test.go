@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/driver/gpu/gputest"
+	"github.com/hostler-dev/hostler/netattach/multus"
 )
 
 // account is what a room's runner says that it put right, and could not.
@@ -76,6 +77,13 @@ func TestReconcileReportsWhatItMends(t *testing.T) {
 			r.snapshot.GPUs[0].ProductName = "another name"
 			return nil
 		}},
+		{name: "a device-info file was removed", device: onNIC(nicPlain), upset: func(r *room, _ *resourceapi.ResourceClaim) error {
+			return os.RemoveAll(r.steps.DeviceInfo.Path)
+		}, mended: []string{"device-info c"}},
+		{name: "a device plugin overwrote a device-info file", device: onNIC(nicPlain), upset: func(r *room, c *resourceapi.ResourceClaim) error {
+			file := r.steps.DeviceInfo.File(multus.Device{ResourceName: c.Name, PCI: r.journal.Entry(c.UID).Devices[0].NIC.Placement.PCI})
+			return errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, []byte("{}"), 0o600))
+		}, mended: []string{"device-info c"}},
 		{name: "a partition was removed by hand", device: onGPU(part1g0), upset: func(r *room, _ *resourceapi.ResourceClaim) error {
 			return r.mig.DestroyPartition(context.Background(), migPCI, 2)
 		}, mended: []string{"partition c"}},
@@ -90,6 +98,9 @@ func TestReconcileReportsWhatItMends(t *testing.T) {
 				test.device = onGPU("gpu-0000-17-00-0")
 			}
 			c := allocated("c", test.device)
+			if test.device == onNIC(nicPlain) {
+				c = multusClaim("c", test.device)
+			}
 			if _, err := r.prepare(c); err != nil {
 				t.Fatal(err)
 			}
@@ -183,6 +194,14 @@ func TestReconcileShowsWhatItCannotMend(t *testing.T) {
 				r.mig.Fault = errors.New("In use by another client")
 			},
 			func(r *room) error { r.mig.Fault = nil; return nil }, false, "partition", "partition c"},
+		{"the directory of device-info files is a file", onNIC(nicPlain),
+			func(t *testing.T, r *room) {
+				directory := r.steps.DeviceInfo.Path
+				if err := errors.Join(os.RemoveAll(directory), os.WriteFile(directory, nil, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			},
+			func(r *room) error { return os.Remove(r.steps.DeviceInfo.Path) }, false, "device-info", "device-info c"},
 		{"the CDI directory is a file", onGPU("gpu-0000-17-00-0"),
 			func(t *testing.T, r *room) {
 				if err := errors.Join(os.RemoveAll(r.cdi.Path), os.MkdirAll(r.cdi.File("uid-c")+"/x", 0o700)); err != nil {
@@ -194,6 +213,9 @@ func TestReconcileShowsWhatItCannotMend(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := newMIGRoom(t, t.TempDir(), boot, migDevice())
 			c := allocated("c", test.device)
+			if test.device == onNIC(nicPlain) {
+				c = multusClaim("c", test.device)
+			}
 			if _, err := r.prepare(c); err != nil {
 				t.Fatal(err)
 			}

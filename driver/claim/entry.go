@@ -171,9 +171,10 @@ func (e *Entry) usesRDMA() bool {
 	return slices.ContainsFunc(e.Devices, func(d Device) bool { return d.RDMA || d.nicInUserSpace() })
 }
 
-// sharesPodWith reports whether some pod uses both claims.
+// sharesPodWith reports whether some pod uses both claims. Pods use claims of their
+// own namespace; that of another may be said to be reserved for the pod all the same.
 func (e *Entry) sharesPodWith(other *Entry) bool {
-	return slices.ContainsFunc(e.Pods, func(p netattach.PodReference) bool {
+	return e.ClaimNamespace == other.ClaimNamespace && slices.ContainsFunc(e.Pods, func(p netattach.PodReference) bool {
 		return slices.ContainsFunc(other.Pods, func(q netattach.PodReference) bool { return p.UID == q.UID })
 	})
 }

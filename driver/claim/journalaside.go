@@ -83,7 +83,7 @@ func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
 				continue
 			}
 			if err := j.conflict(entry); err != nil {
-				klog.FromContext(ctx).Error(err, "An entry of a journal that was set aside cannot be taken back while another claim holds its devices; what was set on them for it may still be", "file", file, "claimUID", entry.ClaimUID)
+				LoggerFor(ctx, err).Error(err, "An entry of a journal that was set aside cannot be taken back while another claim holds its devices; what was set on them for it may still be", "file", file, "claimUID", entry.ClaimUID)
 				held = true
 				continue
 			}

@@ -18,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -219,7 +218,7 @@ func (j *Journal) readSpecs(ctx context.Context, specs cdi.Directory, lost bool)
 		case errors.As(err, &later):
 			j.later[claim] = &laterClaim{entry: entry, version: later.Version, spec: specs.File(claim)}
 		case lost && err != nil:
-			klog.FromContext(ctx).Error(err, "A CDI spec is of no use for rebuilding the journal", "claimUID", claim)
+			LoggerFor(ctx, err).Error(err, "A CDI spec is of no use for rebuilding the journal", "claimUID", claim)
 			result.useless = append(result.useless, string(claim))
 		case lost:
 			j.entries[claim] = entry
@@ -254,8 +253,9 @@ func (j *Journal) report(ctx context.Context, fault error, aside string, rebuilt
 		for _, claim := range slices.Sorted(maps.Keys(j.later)) {
 			names = append(names, j.later[claim].name())
 		}
-		j.recovered(ctx, "ClaimsOfLaterVersion", fmt.Sprintf("%d claims were prepared by a later version of the agent, which alone can unprepare them: %s. Let that version run again, or run its `hostler release`, or reboot the node.",
-			len(names), strings.Join(names[:min(len(names), 5)], ", ")))
+		// The event is about the node, and whoever reads those need not know all claims.
+		klog.FromContext(ctx).Info("Claims were prepared by a later version of the agent, which alone can unprepare them", "claims", names)
+		j.recovered(ctx, "ClaimsOfLaterVersion", fmt.Sprintf("%d claims were prepared by a later version of the agent, which alone can unprepare them; the agent's log names them. Let that version run again, or run its `hostler release`, or reboot the node.", len(names)))
 	}
 }
 

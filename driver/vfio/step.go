@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"k8s.io/klog/v2"
 )
@@ -179,7 +178,7 @@ func (s *Step) unused() error {
 		return fmt.Errorf("device %s: %w", s.cfg.Device, err)
 	}
 	if len(users) > 0 {
-		return fmt.Errorf("device %s cannot be taken from its driver while processes have it open: %s; end them (nvidia-persistenced and monitoring agents among them), the kubelet tries again", s.cfg.Device, strings.Join(users, ", "))
+		return &InUseError{Device: s.cfg.Device, Processes: users}
 	}
 	return nil
 }

@@ -17,6 +17,23 @@ import (
 	"syscall"
 )
 
+// InUseError says that a device cannot be taken from its driver. Whose pods the
+// processes are of the claim's namespace need not know, so the text does not name them.
+type InUseError struct {
+	Device string
+	// Processes as "nvidia-smi (4711)".
+	Processes []string
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("device %s cannot be taken from its driver while processes of the node have it open (%d, which the agent's log names); end them, nvidia-persistenced and monitoring agents among them; the kubelet tries again", e.Device, len(e.Processes))
+}
+
+// Details is for the agent's log, see claim.Details.
+func (e *InUseError) Details() string {
+	return fmt.Sprintf("device %s is open in %s", e.Device, strings.Join(e.Processes, ", "))
+}
+
 // users are the processes that have one of the device nodes open, as
 // "nvidia-smi (4711)". Nodes that are not there are nobody's.
 func (b *Bus) users(nodes []string) ([]string, error) {
