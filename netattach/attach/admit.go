@@ -30,6 +30,13 @@ type Container struct {
 // Admit returns nil if the claim is attached to the pod in the namespace that
 // the descriptor refers to; if it is not yet, it is attached now.
 func (a *Attacher) Admit(ctx context.Context, container Container, descriptor int) error {
+	if err := a.admit(ctx, container, descriptor); err != nil {
+		return err
+	}
+	return a.remarkPowers(ctx, container)
+}
+
+func (a *Attacher) admit(ctx context.Context, container Container, descriptor int) error {
 	sandbox, claim := container.Sandbox, container.Claim
 	if a.cfg.Living != nil && sandbox.ID != "" {
 		a.cfg.Living.Began(sandbox) // should the runtime's word of it have been lost
@@ -72,32 +79,6 @@ func (a *Attacher) Admit(ctx context.Context, container Container, descriptor in
 		return a.Check(ctx, sandbox.Pod.UID, claim, descriptor)
 	}
 	return a.admitIdle(ctx, sandbox, namespace, claim)
-}
-
-// overpowered refuses a container that could undo the pod's egress scope, or the
-// bandwidth that its share of a NIC is held to: with CAP_NET_ADMIN it could add
-// interfaces and delete tables and queues, with CAP_SYS_ADMIN leave the network
-// namespace. What this does not see are containers of the pod that use no claim,
-// sidecars for instance, because no hook runs for them: they need an admission policy.
-func overpowered(container Container, intents []netattach.Intent) error {
-	for _, intent := range intents {
-		var limits string
-		switch {
-		case intent.Egress != nil:
-			limits = "may reach"
-		case slices.ContainsFunc(intent.Devices, func(d netattach.DeviceIntent) bool { return d.Bandwidth > 0 }):
-			limits = "may send through a NIC that others share"
-		default:
-			continue
-		}
-		for _, capability := range []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} {
-			if slices.Contains(container.Capabilities, capability) {
-				pod := container.Sandbox.Pod
-				return fmt.Errorf("claim %s/%s limits what pod %s/%s %s, and this container could undo that because it has %s; remove that from securityContext.capabilities (or \"privileged\"), or the claim from the pod", intent.ClaimNamespace, intent.ClaimName, pod.Namespace, pod.Name, limits, capability)
-			}
-		}
-	}
-	return nil
 }
 
 // AttachMissed is Attach for a sandbox that has been running, perhaps without
@@ -161,7 +142,20 @@ func (a *Attacher) admitIdle(ctx context.Context, sandbox Sandbox, namespace nam
 		return cannotAttach(sandbox, err)
 	}
 	defer leave()
-	return a.records.write(newRecord(sandbox, namespace, intent, "", StateAttached))
+	return a.recordIdle(sandbox, namespace, intent)
+}
+
+// recordIdle records a claim that wants nothing of the network as attached.
+func (a *Attacher) recordIdle(sandbox Sandbox, namespace namespace, intent netattach.Intent) error {
+	record := newRecord(sandbox, namespace, intent, "", StateAttached)
+	earlier, found, err := a.records.read(intent.ClaimUID, sandbox.Pod.UID)
+	if err != nil {
+		return err
+	}
+	if found && earlier.SandboxID == sandbox.ID {
+		record.Powers = earlier.Powers
+	}
+	return a.records.write(record)
 }
 
 func idle(intent netattach.Intent) bool {

@@ -183,7 +183,7 @@ func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, inten
 		if len(intent.Devices) > 0 || intent.Egress != nil {
 			return fmt.Errorf("pod %s/%s uses the host's network, so claim %s/%s cannot give it a network device or egress scope; remove hostNetwork or the claim", sandbox.Pod.Namespace, sandbox.Pod.Name, intent.ClaimNamespace, intent.ClaimName)
 		}
-		if err := a.records.write(newRecord(sandbox, namespace{}, intent, "", StateAttached)); err != nil {
+		if err := a.recordIdle(sandbox, namespace{}, intent); err != nil {
 			return err
 		}
 	}
@@ -214,7 +214,7 @@ func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace 
 	defer func() { a.changed(sandbox.Pod.UID, wanted, err) }()
 	started := a.cfg.Now()
 	rules, scoped, err := scopeOf(intents)
-	if err := errors.Join(err, bypassed(intents)); err != nil {
+	if err := errors.Join(err, bypassed(intents), a.undermined(sandbox, namespace, intents)); err != nil {
 		return cannotAttach(sandbox, err)
 	}
 	if err := a.leaveOldSandbox(ctx, sandbox, namespace); err != nil {
@@ -228,7 +228,7 @@ func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace 
 		return cannotAttach(sandbox, err)
 	}
 	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash, locked: locked}
-	if err := r.resume(); err != nil {
+	if err := errors.Join(r.resume(), r.recallPowers()); err != nil {
 		return err
 	}
 	if err := r.record(StateAttaching); err != nil {

@@ -32,15 +32,13 @@ func (r *run) tell(ctx context.Context) error {
 			}
 			states = append(states, state)
 		}
-		record := newRecord(r.sandbox, r.namespace, intent, r.hash, StateAttaching)
-		record.Devices, record.Chains = states, r.chains[intent.ClaimUID]
-		if err := r.attacher.records.write(record); err != nil {
-			return err
-		}
 		if r.states == nil {
 			r.states = map[types.UID][]netattach.DeviceState{}
 		}
 		r.states[intent.ClaimUID] = states
+		if err := r.write(intent, StateAttaching); err != nil {
+			return err
+		}
 		if r.attacher.cfg.Attached == nil {
 			continue
 		}

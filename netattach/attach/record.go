@@ -48,6 +48,9 @@ type Record struct {
 	Devices []netattach.DeviceState `json:"devices,omitempty"`
 	// Chains is how many of the intent's CNI chains were begun, see chainsOf.
 	Chains int `json:"chains,omitempty"`
+	// Powers are those, of the capabilities that could undo what limits a pod, with
+	// which containers that use the claim were let start.
+	Powers []string `json:"powers,omitempty"`
 	// last is set while a record is undone after which nobody else would, see release.
 	last bool
 	// MissingSince is when a device was found in no namespace.

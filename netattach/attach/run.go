@@ -29,6 +29,8 @@ type run struct {
 	// chains of each claim that were begun, and what those said that are complete.
 	chains   map[types.UID]int
 	networks map[deviceKey][]netattach.NetworkState
+	// powers of containers that were let start with each claim.
+	powers map[types.UID][]string
 	// complete are the claims that an earlier run has attached in this sandbox. What
 	// fails now takes nothing of theirs from the containers that run.
 	complete map[types.UID]bool
@@ -133,13 +135,17 @@ func (r *run) record(state State) error {
 		if state == StateAttaching && r.complete[intent.ClaimUID] {
 			continue
 		}
-		record := newRecord(r.sandbox, r.namespace, intent, r.hash, state)
-		record.Devices, record.Chains = r.states[intent.ClaimUID], r.chains[intent.ClaimUID]
-		if err := r.attacher.records.write(record); err != nil {
+		if err := r.write(intent, state); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (r *run) write(intent netattach.Intent, state State) error {
+	record := newRecord(r.sandbox, r.namespace, intent, r.hash, state)
+	record.Devices, record.Chains, record.Powers = r.states[intent.ClaimUID], r.chains[intent.ClaimUID], r.powers[intent.ClaimUID]
+	return r.attacher.records.write(record)
 }
 
 // undo brings everything home and forgets the records. The rules stay: what is
