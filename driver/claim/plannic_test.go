@@ -51,11 +51,15 @@ func nicClaim(nic, ofClass, ofClaim string) *resourceapi.ResourceClaim {
 // sharing says what share of each of its devices the claim was allocated.
 func sharing(c *resourceapi.ResourceClaim, bandwidth string) *resourceapi.ResourceClaim {
 	for i := range c.Status.Allocation.Devices.Results {
-		result := &c.Status.Allocation.Devices.Results[i]
-		result.ShareID = new(types.UID("share-" + c.Name + "-" + result.Request))
-		result.ConsumedCapacity = map[resourceapi.QualifiedName]resource.Quantity{publish.BandwidthCapacity: resource.MustParse(bandwidth)}
+		shareOut(c.Name, &c.Status.Allocation.Devices.Results[i], bandwidth)
 	}
 	return c
+}
+
+// shareOut makes the result a share for the claim of that name.
+func shareOut(name string, result *resourceapi.DeviceRequestAllocationResult, bandwidth string) {
+	result.ShareID = new(types.UID("share-" + name + "-" + result.Request))
+	result.ConsumedCapacity = map[resourceapi.QualifiedName]resource.Quantity{publish.BandwidthCapacity: resource.MustParse(bandwidth)}
 }
 
 func prefix(text string) netip.Prefix { return netip.MustParsePrefix(text) }

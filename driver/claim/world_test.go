@@ -160,12 +160,13 @@ func (w *world) seen(now *topology.Snapshot) *topology.Snapshot {
 	defer w.mu.Unlock()
 	seen := *now
 	seen.NICs = slices.Clone(now.NICs)
+	bindings := w.bindings()
 	for i := range seen.NICs {
 		nic := &seen.NICs[i]
 		if w.isAway(nic.Placement.PCI) {
 			nic.Link = nil
 		}
-		if w.inUserSpace(nic.Placement.PCI) {
+		if bindings[nic.Placement.PCI] == "vfio-pci" {
 			nic.Link, nic.RDMA = nil, nil
 		}
 	}

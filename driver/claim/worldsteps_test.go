@@ -24,9 +24,11 @@ func (w *world) bus() {
 	kernel, err := vfiotest.New(w.directory, []vfiotest.Function{
 		{PCI: "0000:17:00.0", Group: "17", Class: "0x030200", Native: gpu, Driver: "nvidia"},
 		{PCI: "0000:27:00.0", Group: "27", Class: "0x030200", Native: gpu, Driver: "nvidia"},
+		{PCI: "0000:18:00.0", Group: "18", Native: nic, Driver: "mlx5_core"},
 		{PCI: "0000:19:00.0", Group: "19", Native: nic, Driver: "mlx5_core", Override: "mlx5_core"},
 		{PCI: "0000:1d:00.0", Group: "30", Native: nic, Driver: "mlx5_core", VFs: 2},
 		{PCI: "0000:1d:00.1", Group: "31", Native: nic, Driver: "mlx5_core", PF: "0000:1d:00.0"},
+		{PCI: "0000:1d:00.2", Group: "32", Native: nic, Driver: "mlx5_core", PF: "0000:1d:00.0"},
 	}, "nvidia", "mlx5_core")
 	if err != nil {
 		w.t.Fatal(err)
