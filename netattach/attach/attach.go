@@ -55,6 +55,9 @@ type Config struct {
 	Attached func(ctx context.Context, claim types.UID) error
 	// Changed, if set, is told of each end of an attachment. It must not block.
 	Changed func(Change)
+	// Checked, if set, is told what CNI plugins say of what they made for a claim's
+	// devices in a pod, when that has changed: "" if it is as they made it. It must not block.
+	Checked func(pod netattach.PodReference, claim types.UID, wrong string)
 	// Living are the sandboxes that the runtime says live, see InUse. Nil: nobody
 	// says so, and the records have the last word.
 	Living *Living
@@ -82,6 +85,7 @@ type Attacher struct {
 	chain   *multus.Chain
 	records *records
 	turns   turns
+	adopted adopted
 	// behind counts attachments that outlive the hook that began them.
 	behind sync.WaitGroup
 }
@@ -104,7 +108,11 @@ func New(cfg Config) (*Attacher, error) {
 		return nil, errors.Join(err, host.Close(), rdmaHost.Close())
 	}
 	chain := multus.New(multus.Config{Bin: []string{cfg.CNIBin}, Cache: cfg.CNICache})
-	return &Attacher{cfg: cfg, host: host, rdma: rdmaHost, chain: chain, records: records}, nil
+	a := &Attacher{cfg: cfg, host: host, rdma: rdmaHost, chain: chain, records: records}
+	if err := a.adopt(); err != nil {
+		return nil, errors.Join(err, host.Close(), rdmaHost.Close())
+	}
+	return a, nil
 }
 
 // Close waits, too, and releases the host's namespace; it leaves pods as they are.

@@ -85,7 +85,7 @@ func (a *Attacher) Reconcile(ctx context.Context) error {
 	for _, record := range records {
 		faults = append(faults, a.reconcile(ctx, record))
 	}
-	faults = append(faults, a.collectChains(ctx))
+	faults = append(faults, a.collectChains(ctx), a.checkAdopted(ctx))
 	return errors.Join(faults...)
 }
 
