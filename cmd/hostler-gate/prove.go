@@ -23,6 +23,8 @@ type record struct {
 	BootID      string `json:"bootID"`
 	NetNSInode  uint64 `json:"netnsInode"`
 	RulesetHash string `json:"rulesetHash"`
+	// Powers with which containers that use the claim were let start.
+	Powers []string `json:"powers"`
 	Intent      struct {
 		Devices []device `json:"devices"`
 	} `json:"intent"`
@@ -59,7 +61,7 @@ func prove(records string, q question, namespace *os.File) error {
 	if r.State != "Attached" || r.BootID != strings.TrimSpace(string(boot)) {
 		return errors.New("its attachment to this pod is not complete")
 	}
-	if err := overpowered(records, q); err != nil {
+	if err := r.overpowered(records, q); err != nil {
 		return err
 	}
 	if len(r.Intent.Devices) == 0 && r.RulesetHash == "" {
@@ -88,8 +90,9 @@ func readRecord(path string) (record, error) {
 }
 
 // overpowered refuses a container that could undo what limits its pod, which may be
-// a matter of any claim of the pod (netattach/attach, function overpowered).
-func overpowered(records string, q question) error {
+// a matter of any claim of the pod, and one that may undo what is yet to limit it: that
+// the agent would have to know of (netattach/attach, power.go).
+func (r record) overpowered(records string, q question) error {
 	for _, capability := range []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} {
 		if !slices.Contains(q.Capabilities, capability) {
 			continue
@@ -106,6 +109,9 @@ func overpowered(records string, q question) error {
 			if limits := r.limits(); limits != "" {
 				return fmt.Errorf("the pod has %s, which this container could undo because it has %s; remove that from securityContext.capabilities (or \"privileged\")", limits, capability)
 			}
+		}
+		if !slices.Contains(r.Powers, capability) {
+			return fmt.Errorf("the agent has let no container with %s start with it before", capability)
 		}
 	}
 	return nil
