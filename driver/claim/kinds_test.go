@@ -136,6 +136,11 @@ func (k kind) bindsFunctions() bool {
 	return strings.Contains(fmt.Sprint(k.configs, k.own), "vfio")
 }
 
+// changesHardware: something is made, set or bound for it that stays until it is undone.
+func (k kind) changesHardware() bool {
+	return k.bindsFunctions() || strings.Contains(fmt.Sprint(k.devices), "-mig-1g") || strings.Contains(fmt.Sprint(k.configs, k.own), `"vf"`)
+}
+
 func (k kind) configsOf(device string) []string {
 	if own, has := k.own[device]; has {
 		return []string{own}
