@@ -141,6 +141,21 @@ func TestWhatBecomesOfADeviceIsDecidedByNodeAndClaim(t *testing.T) {
 	}
 }
 
+// The kernel lets its mode be changed while there is no pod's namespace, under a running agent.
+func TestModeThatWasChangedIsNoticed(t *testing.T) {
+	m := newMachine(t, rdma.Shared, hardware("mlx5_0", 0), hardware("mlx5_1", 1))
+	for _, mode := range []rdma.Mode{rdma.Shared, rdma.Exclusive, rdma.Shared} {
+		m.kernel.SetMode(mode)
+		device, err := m.attach(t, claimed(v1alpha1.RDMAAuto))
+		if err != nil || device.RDMA.Moves != (mode == rdma.Exclusive) {
+			t.Errorf("%s: %v; the device moves: %t", mode, err, device.RDMA.Moves)
+		}
+		if found, err := m.host.Home(t.Context(), m.podFD, device); err != nil || !found {
+			t.Errorf("%s: Home: %v, %v", mode, found, err)
+		}
+	}
+}
+
 // Neither the children of a NIC nor what Multus attached is for us to move.
 func TestDeviceThatIsNotOursToMove(t *testing.T) {
 	child := func(d *netattach.DeviceIntent) { d.Child = &netattach.ChildIntent{Kind: "macvlan", Mode: "bridge"} }
