@@ -4,12 +4,16 @@
 package driver
 
 import (
+	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/driver/status"
+	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/attach"
 )
 
@@ -37,4 +41,17 @@ func (d *Driver) AttachmentChanged(change attach.Change) {
 	if d.status != nil {
 		d.status.Attached(change)
 	}
+}
+
+// NetworksChecked is told by netattach what CNI plugins say of what they made for a
+// claim in a pod, "" if it is as they made it. The pod's owner is told, too.
+func (d *Driver) NetworksChecked(pod netattach.PodReference, claim types.UID, wrong string) {
+	if d.status != nil {
+		d.status.Attached(attach.Change{Claim: claim, Pod: pod.UID, Attached: true})
+	}
+	if wrong == "" || d.cfg.Events == nil {
+		return
+	}
+	object := &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
+	d.cfg.Events.Event(object, corev1.EventTypeWarning, "NetworkCheckFailed", fmt.Sprintf("A network of the pod has changed while the agent was away: %s; the pod keeps what it has, delete it to have its networks made anew", wrong))
 }

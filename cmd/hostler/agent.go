@@ -28,6 +28,7 @@ import (
 	"github.com/hostler-dev/hostler/health/react"
 	"github.com/hostler-dev/hostler/health/source"
 	"github.com/hostler-dev/hostler/metrics"
+	"github.com/hostler-dev/hostler/netattach"
 	"github.com/hostler-dev/hostler/netattach/attach"
 	"github.com/hostler-dev/hostler/netattach/gate"
 	"github.com/hostler-dev/hostler/netattach/link"
@@ -145,6 +146,9 @@ func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, err
 		Running:  func() (attach.Running, error) { return driver.RunningPods("/proc") },
 		Attached: func(ctx context.Context, claim types.UID) error { return a.driver.Attached(ctx, claim) },
 		Changed:  func(change attach.Change) { a.driver.AttachmentChanged(change) },
+		Checked: func(pod netattach.PodReference, claim types.UID, wrong string) {
+			a.driver.NetworksChecked(pod, claim, wrong)
+		},
 	}); err != nil {
 		return nil, err
 	}

@@ -221,10 +221,12 @@ func connect(content *metadata.Content, entry *Entry, states []netattach.DeviceS
 		if resourceclaim.BaseRequestRef(device.Request) != resourceclaim.BaseRequestRef(content.Requests[0].Name) || at == len(devices) {
 			continue
 		}
+		state, one := device.inOnePod(states)
 		devices[at].NetworkData = nil
-		if state, one := device.inOnePod(states); one {
+		if one {
 			devices[at].NetworkData = NetworkData(state)
 		}
+		devices[at].Attributes = withChains(devices[at].Attributes, state)
 		at++
 	}
 }

@@ -4,12 +4,15 @@ package status
 // not written again, and one that changes in words only keeps its time of transition.
 
 import (
+	"encoding/json"
+	"reflect"
 	"slices"
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	metaapply "k8s.io/client-go/applyconfigurations/meta/v1"
 	resourceapply "k8s.io/client-go/applyconfigurations/resource/v1"
 
@@ -68,7 +71,7 @@ func compare(wanted, present []resourceapi.AllocatedDeviceStatus) difference {
 	found := same
 	for i := range wanted {
 		is := find(present, deviceOf(&wanted[i]))
-		if is == nil || !apiequality.Semantic.DeepEqual(wanted[i].NetworkData, is.NetworkData) || len(wanted[i].Conditions) != len(is.Conditions) {
+		if is == nil || !apiequality.Semantic.DeepEqual(wanted[i].NetworkData, is.NetworkData) || !sameJSON(wanted[i].Data, is.Data) || len(wanted[i].Conditions) != len(is.Conditions) {
 			return substance
 		}
 		for _, c := range wanted[i].Conditions {
@@ -82,6 +85,18 @@ func compare(wanted, present []resourceapi.AllocatedDeviceStatus) difference {
 		}
 	}
 	return found
+}
+
+// sameJSON leaves aside the order of fields, which the API server changes.
+func sameJSON(a, b *runtime.RawExtension) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	var left, right any
+	if json.Unmarshal(a.Raw, &left) != nil || json.Unmarshal(b.Raw, &right) != nil {
+		return false
+	}
+	return reflect.DeepEqual(left, right)
 }
 
 func find(list []resourceapi.AllocatedDeviceStatus, device Device) *resourceapi.AllocatedDeviceStatus {
@@ -111,6 +126,9 @@ func applyConfiguration(k *known, devices []resourceapi.AllocatedDeviceStatus) *
 				network.WithHardwareAddress(n.HardwareAddress)
 			}
 			device.WithNetworkData(network)
+		}
+		if d.Data != nil {
+			device.WithData(*d.Data)
 		}
 		status.WithDevices(device)
 	}

@@ -47,7 +47,9 @@ const (
 	ReasonAttached        = "Attached"
 	ReasonNotAttached     = "NotAttached"
 	ReasonAttachFailed    = "AttachFailed"
-	ReasonEnforced        = "Enforced"
+	// ReasonCheckFailed: CNI plugins find that something that they made has changed.
+	ReasonCheckFailed = "CheckFailed"
+	ReasonEnforced    = "Enforced"
 	// ReasonShared, ReasonExclusive and ReasonFallback are of RDMAReady.
 	ReasonShared    = "Shared"
 	ReasonExclusive = "Exclusive"
@@ -80,13 +82,16 @@ type Claim struct {
 // that is not prepared and was not refused.
 func Wanted(c Claim) []resourceapi.AllocatedDeviceStatus {
 	var all []resourceapi.AllocatedDeviceStatus
-	add := func(device Device, conditions []metav1.Condition, network *resourceapi.NetworkDeviceData) {
+	add := func(device Device, conditions []metav1.Condition, known *netattach.DeviceState) {
 		// Administrators may have one device by two requests.
 		if slices.ContainsFunc(all, func(s resourceapi.AllocatedDeviceStatus) bool { return deviceOf(&s) == device }) {
 			return
 		}
 		status := resourceapi.AllocatedDeviceStatus{
-			Driver: publish.DriverName, Pool: device.Pool, Device: device.Name, Conditions: conditions, NetworkData: network,
+			Driver: publish.DriverName, Pool: device.Pool, Device: device.Name, Conditions: conditions,
+		}
+		if known != nil {
+			status.NetworkData, status.Data = claim.NetworkData(*known), claim.ChainData(*known)
 		}
 		if device.ShareID != "" {
 			status.ShareID = ptr.To(string(device.ShareID))
@@ -105,7 +110,7 @@ func Wanted(c Claim) []resourceapi.AllocatedDeviceStatus {
 	for i := range c.Entry.Devices {
 		device := &c.Entry.Devices[i]
 		key := Device{Pool: device.Pool, Name: device.Name, ShareID: ptr.Deref(device.ShareID, "")}
-		add(key, conditions(c, device, pods), networkData(pods, device))
+		add(key, conditions(c, device, pods), inOnePod(pods, device))
 	}
 	return all
 }
@@ -113,7 +118,7 @@ func Wanted(c Claim) []resourceapi.AllocatedDeviceStatus {
 func conditions(c Claim, device *claim.Device, pods []pod) []metav1.Condition {
 	all := []metav1.Condition{ready(c)}
 	if device.Network != nil {
-		all = append(all, inPods(Attached, ReasonAttached, pods))
+		all = append(all, attached(device, pods))
 	}
 	if rdma, asked := rdmaReady(device, pods); asked && all[0].Status == metav1.ConditionTrue {
 		all = append(all, rdma)
@@ -184,6 +189,25 @@ func inPods(kind, done string, pods []pod) metav1.Condition {
 	return condition(kind, metav1.ConditionTrue, done, fmt.Sprintf("In %d pods", len(have)))
 }
 
+// attached is also false if the plugins of a CNI chain find that what they made for the
+// device is not as it was. The pod has the rest, and goes on.
+func attached(device *claim.Device, pods []pod) metav1.Condition {
+	found := inPods(Attached, ReasonAttached, pods)
+	if found.Status != metav1.ConditionTrue {
+		return found
+	}
+	for _, p := range pods {
+		for _, state := range p.devices {
+			for _, network := range state.Networks {
+				if network.Fault != "" && device.Is(state) {
+					return condition(Attached, metav1.ConditionFalse, ReasonCheckFailed, found.Message+", but "+network.Fault)
+				}
+			}
+		}
+	}
+	return found
+}
+
 // rdmaReady says how the pods have the RDMA device. One without a netdev is given
 // with the containers' device nodes alone.
 func rdmaReady(device *claim.Device, pods []pod) (metav1.Condition, bool) {
@@ -215,9 +239,9 @@ func rdmaReady(device *claim.Device, pods []pod) (metav1.Condition, bool) {
 	return found, true
 }
 
-// networkData is of the only pod that has the device. There is one place for it:
-// with several pods, each with a child of its own, it would be true of one of them.
-func networkData(pods []pod, device *claim.Device) *resourceapi.NetworkDeviceData {
+// inOnePod is how the only pod that has the device knows it. There is one place to tell
+// that: with several pods, each with a child of its own, it would be true of one of them.
+func inOnePod(pods []pod, device *claim.Device) *netattach.DeviceState {
 	var known *netattach.DeviceState
 	for _, p := range pods {
 		for i := range p.devices {
@@ -233,7 +257,7 @@ func networkData(pods []pod, device *claim.Device) *resourceapi.NetworkDeviceDat
 	if known == nil || known.Interface == "" { // an RDMA device without netdev
 		return nil
 	}
-	return claim.NetworkData(*known)
+	return known
 }
 
 func deviceOf(s *resourceapi.AllocatedDeviceStatus) Device {
