@@ -1,6 +1,7 @@
 package status
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
@@ -78,6 +80,15 @@ func ofShare(state netattach.DeviceState, id types.UID) netattach.DeviceState {
 	return state
 }
 
+// storage is a network of the device whose chain made an interface of its own.
+func storage(state netattach.DeviceState, fault string) netattach.DeviceState {
+	state.Networks = []netattach.NetworkState{{Namespace: "team", Name: "storage", Fault: fault, DNS: &netattach.NetworkDNS{NameServers: []string{"192.0.2.53"}, Search: []string{"storage.example"}},
+		Interfaces: []netattach.InterfaceState{{Name: "storage0", Index: 7, MAC: "02:00:00:00:00:0B", Addresses: []netip.Prefix{netip.MustParsePrefix("10.3.0.5/24")}}}}}
+	return state
+}
+
+const storageData = `{"networks":[{"namespace":"team","name":"storage","interfaces":[{"interfaceName":"storage0","ips":["10.3.0.5/24"],"hardwareAddress":"02:00:00:00:00:0b"}],"dns":{"nameservers":["192.0.2.53"],"search":["storage.example"]}}]}`
+
 // line is what a status says, in one line.
 func line(s resourceapi.AllocatedDeviceStatus) string {
 	words := []string{s.Pool + "/" + s.Device}
@@ -92,6 +103,9 @@ func line(s resourceapi.AllocatedDeviceStatus) string {
 	}
 	if n := s.NetworkData; n != nil {
 		words = append(words, strings.Join(append([]string{n.InterfaceName, n.HardwareAddress}, n.IPs...), " "))
+	}
+	if s.Data != nil {
+		words = append(words, string(s.Data.Raw))
 	}
 	return strings.Join(words, " ")
 }
@@ -123,6 +137,22 @@ func TestWanted(t *testing.T) {
 		{"a NIC in its pod, with its name, address and IPs there",
 			Claim{Entry: entryOf(nicDevice()), Records: []attach.Record{inPod("a", attach.StateAttached, net1("192.0.2.7/24", "2001:db8::7/64"))}},
 			[]string{"node-a/nic/nic-0 Ready=True(Prepared) Attached=True(Attached): In pod a; net1 02:00:00:00:00:0a 192.0.2.7/24 2001:db8::7/64"}},
+		{"a NIC with a network of its own interface",
+			Claim{Entry: entryOf(nicDevice()), Records: []attach.Record{inPod("a", attach.StateAttached, storage(net1("192.0.2.7/24"), ""))}},
+			[]string{"node-a/nic/nic-0 Ready=True(Prepared) Attached=True(Attached): In pod a; net1 02:00:00:00:00:0a 192.0.2.7/24 " + storageData}},
+		{"one whose plugins find that it has changed",
+			Claim{Entry: entryOf(nicDevice()), Records: []attach.Record{inPod("a", attach.StateAttached, storage(net1(), "device nic-0: no lease"))}},
+			[]string{"node-a/nic/nic-0 Ready=True(Prepared) Attached=False(CheckFailed): In pod a, but device nic-0: no lease; net1 02:00:00:00:00:0a " + storageData}},
+		{"another device of that pod is none the worse",
+			Claim{Entry: entryOf(nicDevice()), Records: []attach.Record{inPod("a", attach.StateAttached, net1(), func() netattach.DeviceState {
+				other := storage(net1(), "device nic-1: no lease")
+				other.Device = "nic-1"
+				return other
+			}())}},
+			[]string{"node-a/nic/nic-0 Ready=True(Prepared) Attached=True(Attached): In pod a; net1 02:00:00:00:00:0a"}},
+		{"of children in two pods their networks are left out, too",
+			Claim{Entry: entryOf(nicDevice()), Records: []attach.Record{inPod("a", attach.StateAttached, storage(net1(), "")), inPod("b", attach.StateAttached, storage(net1(), ""))}},
+			[]string{"node-a/nic/nic-0 Ready=True(Prepared) Attached=True(Attached): In 2 pods;"}},
 		{"a NIC whose pod could not be attached says why",
 			Claim{Entry: entryOf(nicDevice()), AttachFailures: map[types.UID]string{"pod-a": "the chain failed"}},
 			[]string{"node-a/nic/nic-0 Ready=True(Prepared) Attached=False(AttachFailed): the chain failed;"}},
@@ -188,6 +218,11 @@ func TestWhateverIsWantedTheAPITakes(t *testing.T) {
 			AttachFailures: map[types.UID]string{"pod-b": text.Draw(t, "attach failure")},
 			Records:        []attach.Record{inPod("a", attach.StateAttached, withRDMA(netattach.DeviceState{Device: "nic-0", Interface: "net1", MAC: text.Draw(t, "mac"), Addresses: addresses}, netattach.RDMAState{Fallback: text.Draw(t, "fallback")}))},
 		}
+		for range rapid.IntRange(0, 8).Draw(t, "networks") {
+			device := &c.Records[0].Devices[0]
+			device.Networks = append(device.Networks, netattach.NetworkState{Namespace: "team", Name: "storage", DNS: &netattach.NetworkDNS{Domain: text.Draw(t, "domain")},
+				Interfaces: []netattach.InterfaceState{{Name: "storage0", Addresses: addresses}}})
+		}
 		if rapid.Bool().Draw(t, "no failure") {
 			c.AttachFailures = nil
 		}
@@ -199,6 +234,9 @@ func TestWhateverIsWantedTheAPITakes(t *testing.T) {
 				if len(condition.Message) > 32768 || !utf8.ValidString(condition.Message) || condition.Reason == "" {
 					t.Fatalf("%s: %s with %d bytes", condition.Type, condition.Reason, len(condition.Message))
 				}
+			}
+			if s.Data != nil && (len(s.Data.Raw) > resourceapi.AllocatedDeviceStatusDataMaxLength || !json.Valid(s.Data.Raw)) {
+				t.Fatalf("%d bytes of data: %s", len(s.Data.Raw), s.Data.Raw)
 			}
 			if n := s.NetworkData; n != nil {
 				if len(n.IPs) > resourceapi.NetworkDeviceDataMaxIPs || len(n.HardwareAddress) > resourceapi.NetworkDeviceDataHardwareAddressMaxLength {
@@ -235,4 +273,26 @@ func TestTransitionTimesChangeWithTheStatusAlone(t *testing.T) {
 			t.Fatal("what has not changed differs")
 		}
 	})
+}
+
+// The API server writes fields in an order of its own.
+func TestDataIsComparedByWhatItSays(t *testing.T) {
+	status := func(data string) []resourceapi.AllocatedDeviceStatus {
+		one := resourceapi.AllocatedDeviceStatus{Pool: "p", Device: "d"}
+		if data != "" {
+			one.Data = &runtime.RawExtension{Raw: []byte(data)}
+		}
+		return []resourceapi.AllocatedDeviceStatus{one}
+	}
+	for name, test := range map[string]struct {
+		wanted, present string
+		want            difference
+	}{
+		"none": {"", "", same}, "the same in another order": {`{"a":1,"b":[2]}`, `{ "b": [2], "a": 1 }`, same},
+		"none before": {`{"a":1}`, "", substance}, "none any more": {"", `{"a":1}`, substance}, "another value": {`{"a":1}`, `{"a":2}`, substance}, "no JSON": {`{"a":1}`, `{`, substance},
+	} {
+		if got := compare(status(test.wanted), status(test.present)); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
 }
