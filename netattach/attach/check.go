@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/link"
 	"github.com/hostler-dev/hostler/netattach/multus"
 )
 
@@ -144,7 +145,11 @@ func (a *Attacher) ask(ctx context.Context, record Record) (answers, error) {
 	for i, c := range said.chains {
 		device := record.Intent.Devices[c.device]
 		attachment := c.attachment(record.Intent, record.Pod, record.SandboxID, namespace.path(record.NetNS))
-		altered := multus.Altered{DefaultRoutes: routed, HardwareAddress: device.HardwareAddress != ""}
+		promiscuous, err := link.Promiscuous(namespace.descriptor, attachment.InterfaceName())
+		if err != nil {
+			return said, err
+		}
+		altered := multus.Altered{DefaultRoutes: routed, HardwareAddress: device.HardwareAddress != "", Promiscuous: promiscuous}
 		if err := a.chain.Check(ctx, attachment, altered); err != nil {
 			said.words[i] = fmt.Sprintf("device %s: %v", device.Device, err)
 		}

@@ -46,3 +46,21 @@ func Made(pod int, promised netattach.InterfaceState) (netattach.InterfaceState,
 	}
 	return promised, nil
 }
+
+// Promiscuous reports whether the interface of that name receives everything, for
+// whatever reason; false if there is none.
+func Promiscuous(pod int, name string) (bool, error) {
+	there, err := open(pod)
+	if err != nil {
+		return false, err
+	}
+	defer there.Close()
+	link, err := there.LinkByName(name)
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot look at interface %s of the pod: %w", name, err)
+	}
+	return link.Attrs().Promisc != 0, nil
+}

@@ -6,6 +6,7 @@ package multus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,11 +35,14 @@ func (c *Chain) notReady(ctx context.Context, list *libcni.NetworkConfigList, a 
 	return nil
 }
 
-// Altered is what the agent has changed since ADD, so that the plugins' CHECK would
-// miss what they made.
+// Altered is what is not as an ADD left it with good reason, so that the plugins' CHECK
+// would miss what they made.
 type Altered struct {
-	// DefaultRoutes of the pod, and the HardwareAddress of the device that the chain brought.
+	// The agent set DefaultRoutes of the pod, and the HardwareAddress of the device that
+	// the chain brought.
 	DefaultRoutes, HardwareAddress bool
+	// Promiscuous: the interface is, because of a macvlan on top of it or a tcpdump.
+	Promiscuous bool
 }
 
 // Check asks the plugins of an attachment whether it is as they made it, and returns
@@ -73,6 +77,9 @@ func (c *Chain) Check(ctx context.Context, a Attachment, altered Altered) error 
 	if altered.HardwareAddress && Brings(a.Network) || altered.DefaultRoutes && hasDefaultRoute(result) {
 		return nil
 	}
+	if altered.Promiscuous {
+		list.Plugins = slices.DeleteFunc(list.Plugins, mindsPromiscuity)
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	if err := c.cni.CheckNetworkList(ctx, list, runtime); err != nil {
@@ -90,4 +97,13 @@ func hasDefaultRoute(answer types.Result) bool {
 		bits, _ := route.Dst.Mask.Size()
 		return bits == 0
 	})
+}
+
+// mindsPromiscuity: the plugin tuning finds an interface wrong that is promiscuous, and
+// not because of its own configuration (plugins/meta/tuning, cmdCheck).
+func mindsPromiscuity(plugin *libcni.PluginConfig) bool {
+	var configured struct {
+		Promiscuous bool `json:"promisc"`
+	}
+	return plugin.Network.Type == "tuning" && json.Unmarshal(plugin.Bytes, &configured) == nil && !configured.Promiscuous
 }
