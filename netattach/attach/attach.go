@@ -236,7 +236,7 @@ func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace 
 		return cannotAttach(sandbox, err)
 	}
 	r := run{attacher: a, sandbox: sandbox, namespace: namespace, intents: intents, hash: hash, locked: locked}
-	if err := errors.Join(r.resume(), r.recallPowers()); err != nil {
+	if err := errors.Join(r.resume(), r.recallPod()); err != nil {
 		return err
 	}
 	if err := r.record(StateAttaching); err != nil {

@@ -139,23 +139,6 @@ func (r *run) resume() error {
 	return nil
 }
 
-// setDefaultRoutes comes after the chains, which may have made the interfaces.
-func (r *run) setDefaultRoutes(context.Context) error {
-	for _, intent := range r.intents {
-		for _, device := range intent.Devices {
-			for _, network := range device.Networks {
-				if len(network.DefaultRoute) == 0 {
-					continue
-				}
-				if err := link.SetDefaultRoute(r.namespace.descriptor, cmp.Or(network.Interface, device.PodName), network.DefaultRoute); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
 // undoChains takes a record's chains back, the last one first.
 func (a *Attacher) undoChains(ctx context.Context, record Record, in *namespace) error {
 	path := ""

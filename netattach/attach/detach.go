@@ -195,7 +195,11 @@ func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace)
 		}
 		defer release()
 	}
-	faults := []error{a.undoChains(ctx, record, in)}
+	var faults []error
+	if in != nil {
+		faults = append(faults, restoreDefaultRoutes(ctx, record, *in))
+	}
+	faults = append(faults, a.undoChains(ctx, record, in))
 	var missing []netattach.DeviceIntent
 	for _, device := range slices.Backward(record.Intent.Devices) {
 		found, err := a.bringHome(ctx, in, device, record.last)
@@ -226,7 +230,7 @@ func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace)
 // waitingFor is the record of an attachment that is over but for these devices. What
 // the others have on the host from now on is no matter of it.
 func (r Record) waitingFor(missing []netattach.DeviceIntent) Record {
-	r.Intent.Devices, r.Devices, r.Chains = missing, nil, 0
+	r.Intent.Devices, r.Devices, r.Chains, r.FormerRoutes = missing, nil, 0, nil
 	for i := range missing {
 		missing[i].Networks = nil
 	}

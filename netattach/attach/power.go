@@ -15,8 +15,6 @@ import (
 	"fmt"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/hostler-dev/hostler/netattach"
 )
 
@@ -103,19 +101,4 @@ func (a *Attacher) remarkPowers(ctx context.Context, container Container) error 
 	}
 	record.Powers = all
 	return a.records.write(record)
-}
-
-// recallPowers keeps what is written down of this sandbox's containers.
-func (r *run) recallPowers() error {
-	r.powers = map[types.UID][]string{}
-	for _, intent := range r.intents {
-		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
-		if err != nil {
-			return err
-		}
-		if found && record.in(r.namespace) && record.SandboxID == r.sandbox.ID {
-			r.powers[intent.ClaimUID] = record.Powers
-		}
-	}
-	return nil
 }

@@ -48,6 +48,9 @@ type Record struct {
 	Devices []netattach.DeviceState `json:"devices,omitempty"`
 	// Chains is how many of the intent's CNI chains were begun, see chainsOf.
 	Chains int `json:"chains,omitempty"`
+	// FormerRoutes are the pod's default routes that a network of the claim replaced, as
+	// the kernel tells them.
+	FormerRoutes [][]byte `json:"formerRoutes,omitempty"`
 	// Powers are those, of the capabilities that could undo what limits a pod, with
 	// which containers that use the claim were let start.
 	Powers []string `json:"powers,omitempty"`

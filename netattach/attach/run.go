@@ -29,8 +29,10 @@ type run struct {
 	// chains of each claim that were begun, and what those said that are complete.
 	chains   map[types.UID]int
 	networks map[deviceKey][]netattach.NetworkState
-	// powers of containers that were let start with each claim.
+	// powers of containers that were let start with each claim, and the default routes
+	// that it has replaced.
 	powers map[types.UID][]string
+	former map[types.UID][][]byte
 	// complete are the claims that an earlier run has attached in this sandbox. What
 	// fails now takes nothing of theirs from the containers that run.
 	complete map[types.UID]bool
@@ -145,7 +147,23 @@ func (r *run) record(state State) error {
 func (r *run) write(intent netattach.Intent, state State) error {
 	record := newRecord(r.sandbox, r.namespace, intent, r.hash, state)
 	record.Devices, record.Chains, record.Powers = r.states[intent.ClaimUID], r.chains[intent.ClaimUID], r.powers[intent.ClaimUID]
+	record.FormerRoutes = r.former[intent.ClaimUID]
 	return r.attacher.records.write(record)
+}
+
+// recallPod keeps what is on record of this sandbox and does not come out anew.
+func (r *run) recallPod() error {
+	r.powers, r.former = map[types.UID][]string{}, map[types.UID][][]byte{}
+	for _, intent := range r.intents {
+		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
+		if err != nil {
+			return err
+		}
+		if found && record.in(r.namespace) && record.SandboxID == r.sandbox.ID {
+			r.powers[intent.ClaimUID], r.former[intent.ClaimUID] = record.Powers, record.FormerRoutes
+		}
+	}
+	return nil
 }
 
 // undo brings everything home and forgets the records. The rules stay: what is
