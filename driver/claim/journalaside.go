@@ -1,5 +1,7 @@
 // Files that were set aside, and claims of later versions: how an agent that goes
-// back to an earlier version, and forward again, loses nothing.
+// back to an earlier version, and forward again, loses nothing. A journal is set aside by
+// two renames, its file's and then its slots'. Between these there is no journal, which
+// is how the next agent knows that the slots are still to follow.
 
 package claim
 
@@ -7,8 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -49,17 +55,68 @@ func (j *Journal) Later(claim types.UID, bootID string) error {
 	return &LaterError{Claim: later.name(), Version: later.version, Spec: later.spec, UID: claim}
 }
 
+// setAside puts the journal, which cannot be used, out of the way, and returns where it is now.
+func (j *Journal) setAside(fault error) (string, error) {
+	what := "damaged"
+	var later *versionError
+	if errors.As(fault, &later) {
+		what = later.Version
+	}
+	aside := fmt.Sprintf("%s.%s-%s", j.path, what, time.Now().UTC().Format("20060102T150405.000000000Z"))
+	err := j.disk.Rename(j.path, aside)
+	if err == nil {
+		err = j.slotsFollow(aside)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the journal %s: %w; it cannot be set aside: %w; %s", j.path, fault, err, remedy(err, filepath.Dir(j.path)))
+	}
+	return aside, nil
+}
+
+// resumeAside is for a journal that is missing. It returns the file that was set aside
+// last, "" if none is there, with its slots beside it: left where they were, they
+// would be written over.
+func (j *Journal) resumeAside(ctx context.Context) (string, error) {
+	asides := j.asides(ctx, "")
+	if len(asides) == 0 {
+		return "", nil
+	}
+	last := asides[len(asides)-1]
+	if _, err := os.Lstat(recentPath(last)); err == nil {
+		return last, nil
+	}
+	if err := j.slotsFollow(last); err != nil {
+		return "", fmt.Errorf("the journal was set aside as %s, but its second file cannot be: %w; %s", last, err, remedy(err, filepath.Dir(j.path)))
+	}
+	return last, nil
+}
+
+// slotsFollow sets the slots aside, if there are any.
+func (j *Journal) slotsFollow(aside string) error {
+	if _, err := os.Lstat(recentPath(j.path)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return j.disk.Rename(recentPath(j.path), recentPath(aside))
+}
+
+// asides are the files that were set aside, or what has the suffix beside them, the latest last.
+func (j *Journal) asides(ctx context.Context, suffix string) []string {
+	// The pattern is constant but for the path, whose special characters would at
+	// worst hide the files.
+	files, err := filepath.Glob(j.path + ".*-*Z" + suffix)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Journals that were set aside cannot be listed", "journal", j.path)
+	}
+	since := func(file string) string { return file[strings.LastIndex(file, "-")+1:] }
+	slices.SortStableFunc(files, func(a, b string) int { return strings.Compare(since(a), since(b)) })
+	return files
+}
+
 // takeAsides takes from files that earlier versions of the agent set aside what
 // they could not handle; all else they rebuilt themselves, and may have given back
 // since. It returns the files that are not needed any more.
 func (j *Journal) takeAsides(ctx context.Context) (done []string, taken bool) {
-	// The pattern is constant but for the path, whose special characters would at
-	// worst hide the files.
-	files, err := filepath.Glob(j.path + ".*-*Z")
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Journals that were set aside cannot be listed", "journal", j.path)
-	}
-	for _, file := range files {
+	for _, file := range j.asides(ctx, "") {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "A journal that was set aside cannot be read", "file", file)
@@ -123,7 +180,8 @@ func (j *Journal) withSlots(file string, r *record) (*record, error) {
 	return latest, errors.Join(j.disk.Rename(recentPath(j.path), recentPath(file)), j.disk.SyncDirectory(filepath.Dir(j.path)))
 }
 
-// dropAsides removes the files whose entries are in the journal now, durably.
+// dropAsides removes the files whose entries are in the journal now, durably, and slots
+// whose file is gone.
 func (j *Journal) dropAsides(ctx context.Context, files []string) {
 	for _, file := range files {
 		if err := errors.Join(j.disk.Remove(file), discard(j.disk, recentPath(file))); err != nil {
@@ -131,5 +189,13 @@ func (j *Journal) dropAsides(ctx context.Context, files []string) {
 			continue
 		}
 		klog.FromContext(ctx).Info("Removed a journal that has been taken back", "file", file)
+	}
+	for _, slots := range j.asides(ctx, recentPath("")) {
+		if _, err := os.Lstat(strings.TrimSuffix(slots, recentPath(""))); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := discard(j.disk, slots); err != nil {
+			klog.FromContext(ctx).Error(err, "What is left of a journal that was set aside cannot be removed", "file", slots)
+		}
 	}
 }

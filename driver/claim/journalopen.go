@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
-	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -31,7 +30,7 @@ import (
 // and what was done about it, in the form of an event.
 type Recovery struct {
 	// Reason is JournalDamaged, JournalSetAside (a later version wrote it),
-	// JournalMissing (while there are CDI specs), JournalTakenBack (entries of a
+	// JournalMissing (while there are CDI specs, or one was set aside), JournalTakenBack (entries of a
 	// file that an earlier version had set aside) or ClaimsOfLaterVersion.
 	Reason  string
 	Message string
@@ -90,10 +89,14 @@ func openOn(ctx context.Context, d disk, path string, specs cdi.Directory) (*Jou
 	// name, too, if its maker was killed. The first write says it all anew, in the file.
 	j.continues = continuation{}
 	var aside string
-	if errors.Is(fault, errDamaged) {
-		if aside, err = j.setAside(fault); err != nil {
-			return nil, err
-		}
+	switch {
+	case errors.Is(fault, errDamaged):
+		aside, err = j.setAside(fault)
+	case fault != nil:
+		aside, err = j.resumeAside(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	rebuilt := j.readSpecs(ctx, specs, fault != nil)
 	j.report(ctx, fault, aside, rebuilt)
@@ -171,23 +174,6 @@ func readState(path string) ([]byte, error) {
 	return nil, fmt.Errorf("read the journal: %w; the agent needs read and write access to this file", err)
 }
 
-func (j *Journal) setAside(fault error) (string, error) {
-	what := "damaged"
-	var later *versionError
-	if errors.As(fault, &later) {
-		what = later.Version
-	}
-	aside := fmt.Sprintf("%s.%s-%s", j.path, what, time.Now().UTC().Format("20060102T150405.000000000Z"))
-	err := j.disk.Rename(j.path, aside)
-	if _, look := os.Lstat(recentPath(j.path)); err == nil && look == nil {
-		err = j.disk.Rename(recentPath(j.path), recentPath(aside))
-	}
-	if err != nil {
-		return "", fmt.Errorf("the journal %s: %w; it cannot be set aside: %w; %s", j.path, fault, err, remedy(err, filepath.Dir(j.path)))
-	}
-	return aside, nil
-}
-
 // rebuilding is what CDI specs told beyond the journal.
 type rebuilding struct {
 	restored int
@@ -243,8 +229,10 @@ func (j *Journal) report(ctx context.Context, fault error, aside string, rebuilt
 	case errors.As(fault, &later):
 		j.recovered(ctx, "JournalSetAside", fmt.Sprintf("The journal %s is of version %s, which this version of the agent cannot read. It is kept as %s; %s. Let the later version run again, or run its `hostler release`, to have the claims that need it undone.",
 			j.path, later.Version, aside, text))
-	case aside != "":
+	case errors.Is(fault, errDamaged):
 		j.recovered(ctx, "JournalDamaged", fmt.Sprintf("The journal %s was damaged: %v. It is kept as %s; %s. GPU partitions that no claim holds now have to be removed by hand.", j.path, fault, aside, text))
+	case aside != "":
+		j.recovered(ctx, "JournalMissing", fmt.Sprintf("The journal %s was missing; the last one that an agent set aside is %s; %s. GPU partitions that no claim holds now have to be removed by hand.", j.path, aside, text))
 	case rebuilt.restored+len(rebuilt.useless) > 0:
 		j.recovered(ctx, "JournalMissing", fmt.Sprintf("The journal %s was missing; %s. GPU partitions that no claim holds now have to be removed by hand.", j.path, text))
 	}
