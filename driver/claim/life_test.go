@@ -116,6 +116,10 @@ func (l *lives) becomeWhole(m *modelClaim) {
 // prepared has the model prepare the claim, and returns why it cannot.
 func (l *lives) prepared(m *modelClaim) string {
 	if m.fate == whole && !m.paper && m.sameAllocation() {
+		entry := l.agent.journal.Entry(m.uid())
+		if reason := l.excluded(m); reason != "" && !slices.Equal(entry.Pods, podsOf(m.object)) {
+			return reason
+		}
 		if l.dead && m.has(choice.cut) {
 			return "the driver"
 		}
@@ -144,6 +148,9 @@ func (l *lives) prepared(m *modelClaim) string {
 				}
 			}
 		}
+	}
+	if reason := l.excluded(m); reason != "" {
+		return reason
 	}
 	if slices.ContainsFunc(m.wanted, func(c choice) bool { return c.taken }) {
 		if l.unhappy[m.uid()] != nil {
@@ -308,8 +315,9 @@ func (l *lives) check(t *rapid.T) {
 // Every life ends, once nothing is in the way any more and all is unprepared, with
 // the machine as its administrator left it.
 func TestLives(t *testing.T) {
+	root := inMemory(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		directory, err := os.MkdirTemp(t.TempDir(), "")
+		directory, err := os.MkdirTemp(root, "")
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -336,6 +344,9 @@ func TestLives(t *testing.T) {
 		}
 		if diff := cmp.Diff(l.start, l.still()); diff != "" {
 			rt.Fatalf("the machine in the end (-want +got):\n%s", diff)
+		}
+		if err := os.RemoveAll(directory); err != nil {
+			rt.Fatal(err)
 		}
 	})
 }

@@ -4,6 +4,8 @@ package claim
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -29,6 +31,7 @@ func (l *lives) actions() map[string]func(*rapid.T) {
 		"driver":                 l.toggleDriver,
 		"netdevs do not come":    l.toggleHappiness,
 		"processes in partition": l.toggleProcesses,
+		"damaged journal":        l.damage,
 		"":                       l.check,
 	}
 }
@@ -45,6 +48,30 @@ func (l *lives) wipeSpecs(*rapid.T) {
 	l.wipe()
 	for _, m := range l.all() {
 		m.bare = m.fate == whole && !m.paper
+	}
+}
+
+// damage has the next agent rebuild the journal, whose remains the administrator then
+// removes. What specs do not tell is not there: of a claim whose spec is gone the
+// hardware would be left as it is.
+func (l *lives) damage(t *rapid.T) {
+	for _, m := range l.all() {
+		if m.fate != absent && (m.fate != whole || m.bare || m.paper) {
+			return
+		}
+	}
+	if err := os.WriteFile(l.agent.path, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.restart(0)
+	asides, err := filepath.Glob(l.agent.path + ".*-*Z*")
+	if err != nil || len(asides) == 0 {
+		t.Fatalf("set aside are %v (%v)", asides, err)
+	}
+	for _, aside := range asides {
+		if err := os.Remove(aside); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -30,12 +30,14 @@ type choice struct {
 	taken bool
 	// share is which one of the device it is, "" for the whole.
 	share string
+	// verbs: with it comes an RDMA device.
+	verbs bool
 }
 
 func (c choice) cut() bool { return strings.Contains(c.device[1], "-mig-") }
 
-// bypasses says of a NIC in user space that no egress scope reaches it.
-func (c choice) bypasses() bool { return c.bound != "" && c.device[0] == "nic" }
+// bypasses says of verbs and of a NIC in user space that no egress scope reaches them.
+func (c choice) bypasses() bool { return c.verbs || c.bound != "" && c.device[0] == "nic" }
 
 func (c choice) confines() bool { return c.device == onEgress() }
 
@@ -70,7 +72,11 @@ func choices() []choice {
 		{device: onNIC("nic-0000-1d-00-0"), units: []string{"vf 0", "vf 1"}},
 		{device: onNIC("nic-0000-1d-00-1"), config: vfSettings, units: []string{"vf 0"}, vf: "0000:1d:00.0/0"},
 		{device: onNIC("nic-0000-1d-00-2"), units: []string{"vf 1"}},
+		{device: onNIC("nic-0000-1d-00-2"), config: vfioNIC, units: []string{"vf 1"}, bound: "0000:1d:00.2"},
+		{device: onNIC("nic-0000-18-00-0"), units: []string{"nic 18"}, verbs: true},
+		{device: onNIC("nic-0000-1a-00-0"), units: []string{"nic 1a"}, verbs: true},
 		{device: onAny(pairPlain), units: append([]string{"gpu 27"}, shares...)},
+		{device: onAny(pairRDMA), units: []string{"gpu 17", "nic 18"}, verbs: true},
 		{device: onEgress()},
 	}
 }
@@ -112,20 +118,50 @@ func (m *modelClaim) uid() types.UID { return types.UID("uid-" + m.name) }
 // holds says that others cannot have its devices.
 func (m *modelClaim) holds() bool { return m.fate != absent && m.fate != unsure }
 
-// units are the parts of the machine that the claim takes by its journal entry,
-// which alone tells of a claim that an agent died over.
-func units(entry *Entry) []string {
-	var units []string
+// has are the choices that the claim has by its journal entry, which alone tells of a
+// claim that an agent died over.
+func has(entry *Entry) []choice {
+	var all []choice
 	for _, device := range entry.Devices {
 		for _, c := range choices() {
-			if c.device[1] == device.Name && c.share == string(device.share()) {
-				units = append(units, c.units...)
+			if c.device[1] == device.Name && c.share == string(device.share()) && (c.bound != "") == (device.VFIO != nil) {
+				all = append(all, c)
 				break
 			}
 		}
 	}
+	return all
+}
+
+// units are the parts of the machine that the claim takes by its journal entry.
+func units(entry *Entry) []string {
+	var units []string
+	for _, c := range has(entry) {
+		units = append(units, c.units...)
+	}
 	return units
 }
+
+// excluded has the model look for another claim of one of the claim's pods that the pod
+// cannot have beside it.
+func (l *lives) excluded(m *modelClaim) string {
+	for _, other := range l.claims {
+		entry := l.agent.journal.Entry(other.uid())
+		if other == m || entry == nil || !slices.ContainsFunc(entry.Pods, func(p netattach.PodReference) bool { return slices.Contains(podsOf(m.object), p) }) {
+			continue
+		}
+		theirs := has(entry)
+		for _, pair := range [][2]func(choice) bool{{choice.bypasses, choice.confines}, {choice.confines, choice.bypasses}, {isShare, isShare}} {
+			if slices.ContainsFunc(m.wanted, pair[0]) && slices.ContainsFunc(theirs, pair[1]) {
+				return "claim " + other.name + " of one of its pods"
+			}
+		}
+	}
+	return ""
+}
+
+// isShare: children of one NIC would have one name in a pod.
+func isShare(c choice) bool { return c.share != "" }
 
 func (m *modelClaim) has(some func(choice) bool) bool { return slices.ContainsFunc(m.held, some) }
 

@@ -85,6 +85,8 @@ func TestContainersAreToldOfEachKindOfDevice(t *testing.T) {
 			"type": `{"string":"nic"}`, "kind": `{"string":"vf"}`, "pfName": `{"string":"nic-0000-1d-00-0"}`, "vfID": `{"int":0}`, "resource.kubernetes.io/pciBusID": `{"string":"0000:1d:00.1"}`}},
 		{"a pair", onAny(pairPlain), map[string]string{
 			"type": `{"string":"pair"}`, "uuid": `{"string":"GPU-b"}`, "gpuName": `{"string":"gpu-0000-27-00-0"}`, "nicName": `{"string":"nic-0000-19-00-0"}`, "k8s.cni.cncf.io/deviceID": `{"string":"0000:19:00.0"}`}},
+		{"an RDMA device without a netdev", onNIC("nic-0000-1a-00-0"), map[string]string{
+			"type": `{"string":"nic"}`, "rdmaDevice": `{"string":"mlx5_0"}`, "resource.kubernetes.io/pciBusID": `{"string":"0000:1a:00.0"}`, "ifName": ""}},
 		{"an egress scope", onEgress(), map[string]string{"type": `{"string":"egress"}`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
 
 	"github.com/hostler-dev/hostler/driver/publish"
@@ -153,8 +155,12 @@ func (fullDisk) Overwrite(string, int64, []byte) error { return syscall.ENOSPC }
 
 // tells is nil if the claim's containers can read of each of its devices what the
 // device's slice says of it.
-func (a *agent) tells(k kind) error {
+func (a *agent) tells() error {
 	entry := a.journal.Entry("uid-c")
+	spec, err := os.ReadFile(a.cdi.File(entry.ClaimUID))
+	if err != nil {
+		return err
+	}
 	for i := range entry.Devices {
 		device := &entry.Devices[i]
 		content, err := a.metadata.Read(entry.ClaimUID, device.Request)
@@ -164,6 +170,24 @@ func (a *agent) tells(k kind) error {
 		told := content.Requests[0].Devices
 		if len(told) != 1 || told[0].Driver != publish.DriverName || told[0].Pool != device.Pool || told[0].Name != device.Name {
 			return fmt.Errorf("of device %s of request %s it is told %+v", device.Name, device.Request, told)
+		}
+		if !strings.Contains(string(spec), a.metadata.File(entry.ClaimUID, device.Request)) {
+			return fmt.Errorf("the file of request %s is in no container", device.Request)
+		}
+		subject := publish.Subject{GPU: device.GPU, NIC: device.NIC}
+		if device.Partition != nil {
+			_, subject.Partition = a.now().Partition(device.Name)
+		}
+		machine := *a.snapshot // as it is while nobody has anything
+		machine.GPUs = append(slices.Clone(machine.GPUs), a.mig.Snapshot())
+		slice, _ := publish.NewDescriber(publish.Input{Snapshot: &machine}).Describe(subject)
+		for name, value := range slice {
+			if diff := cmp.Diff(value, told[0].Attributes[name]); diff != "" {
+				return fmt.Errorf("%s of device %s (-slice +told):\n%s", name, device.Name, diff)
+			}
+		}
+		if _, bound := told[0].Attributes[publish.DriverName+"/vfioFunctions"]; bound != (device.VFIO != nil) || len(slice) == 0 {
+			return fmt.Errorf("of device %s it is told %v", device.Name, told[0].Attributes)
 		}
 	}
 	return nil

@@ -138,7 +138,7 @@ func features() map[string]func(w *world, k kind) error {
 			if err := prepareWhole(w, k.claim("c")); err != nil {
 				return err
 			}
-			return w.start(0).tells(k)
+			return w.start(0).tells()
 		},
 		"held-by-another-claim": func(w *world, k kind) error {
 			if err := prepareWhole(w, k.claim("other")); err != nil {
