@@ -116,6 +116,9 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	if a.ended(record) {
 		return a.records.remove(record)
 	}
+	if record.State == StateDetaching {
+		return a.dissolve(ctx, record)
+	}
 	if record.NetNS == "" {
 		return nil
 	}
@@ -215,7 +218,12 @@ func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace)
 	}
 	if err := errors.Join(faults...); err != nil {
 		err = fmt.Errorf("claim %s/%s: %w", record.Intent.ClaimNamespace, record.Intent.ClaimName, err)
-		if record.State != StateDetached || a.keepWaiting(&record) {
+		if record.State != StateDetached {
+			// Nothing is told of its devices any more, which are where they should not be.
+			record.State, record.Devices = StateDetaching, nil
+			return errors.Join(err, a.records.write(record))
+		}
+		if a.keepWaiting(&record) {
 			return err
 		}
 		klog.FromContext(ctx).Error(err, "A network device that came home late is left as it is")

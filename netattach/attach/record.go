@@ -27,6 +27,9 @@ const (
 	StateAttaching State = "Attaching"
 	// StateAttached: complete. The gate lets containers start.
 	StateAttached State = "Attached"
+	// StateDetaching: what could not be taken back is tried again by Reconcile, wherever
+	// the pod's sandbox has got to. The gate refuses.
+	StateDetaching State = "Detaching"
 	// StateDetached: taken back, but a device has not come home yet.
 	StateDetached State = "Detached"
 )
