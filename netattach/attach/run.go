@@ -105,7 +105,7 @@ func (r *run) moveIn(ctx context.Context) error {
 				continue
 			}
 			if intent.Devices[i].Child == nil && !link.Remembered(intent.Devices[i]) {
-				return fmt.Errorf("%s (%s) is not on the host at present, perhaps on its way home from an earlier pod; that is tried again", intent.Devices[i].HostName, intent.Devices[i].Device)
+				return r.attacher.elsewhere(r.sandbox.Pod.UID, intent.ClaimUID, intent.Devices[i])
 			}
 			index, err := r.attacher.host.Into(ctx, r.namespace.descriptor, intent.Devices[i])
 			if err != nil {
