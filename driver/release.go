@@ -184,7 +184,11 @@ func (d *Driver) release(ctx context.Context, r Released, o ReleaseOptions) erro
 			return err
 		}
 		if left := d.cfg.Journal.Entry(r.Claim); left != nil {
-			return fmt.Errorf("GPU partition %s may still be there, and cannot be removed while the accelerator driver does not work; run this again when it does, or reboot the machine, which removes all partitions", left.Devices[0].Name)
+			var partitions []string
+			for i := range left.Devices {
+				partitions = append(partitions, left.Devices[i].Name)
+			}
+			return fmt.Errorf("GPU partition %s may still be there, and cannot be removed while the accelerator driver does not work; run this again when it does, or reboot the machine, which removes all partitions", strings.Join(partitions, ", "))
 		}
 	} else if err := errors.Join(d.cfg.Attacher.Release(ctx, r.Claim), d.directory.Remove(r.Claim), d.steps.Metadata.Remove(r.Claim)); err != nil {
 		return err
@@ -194,12 +198,12 @@ func (d *Driver) release(ctx context.Context, r Released, o ReleaseOptions) erro
 		if record.Intent.ClaimUID != r.Claim {
 			continue
 		}
-		var netdevs []string
-		for _, device := range record.Intent.Devices {
-			netdevs = append(netdevs, fmt.Sprintf("%s (%s)", device.HostName, device.HostMAC))
+		var missing []string
+		for i := range record.Intent.Devices {
+			missing = append(missing, missingWords(&record.Intent.Devices[i]))
 		}
-		return fmt.Errorf("netdev %s is neither in pod %s nor on the host; the kernel may still be taking the pod's network namespace apart; run this again, for ten minutes, and look for the MAC address in the other pods' namespaces",
-			strings.Join(netdevs, ", "), podNames([]netattach.PodReference{record.Pod}))
+		return fmt.Errorf("%s: neither in pod %s nor on the host; the kernel may still be taking the pod's network namespace apart; run this again, for ten minutes, and look in the other pods' namespaces, for a netdev by its MAC address (`ip link`), for an RDMA device by its name (`rdma dev show`)",
+			strings.Join(missing, ", "), podNames([]netattach.PodReference{record.Pod}))
 	}
 	return nil
 }

@@ -280,7 +280,7 @@ func TestReleaseSaysWhatItCouldNotTakeBack(t *testing.T) {
 	n.gpu.SetBusy(2, true)
 	n.attached.stuck["uid-nic"] = true
 	left := n.release(t, n.driver(t, "boot"), ReleaseOptions{})
-	if len(left) != 2 || !errors.Is(left["uid-made"], gputest.ErrBusy) || !strings.Contains(left["uid-nic"].Error(), "netdev eth1 () is neither in pod team/nic nor on the host") {
+	if len(left) != 2 || !errors.Is(left["uid-made"], gputest.ErrBusy) || !strings.Contains(left["uid-nic"].Error(), "netdev eth1: neither in pod team/nic nor on the host") {
 		t.Errorf("left: %v", left)
 	}
 	n.gpu.SetBusy(2, false)

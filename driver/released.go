@@ -8,6 +8,7 @@ import (
 
 	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/driver/vfio"
+	"github.com/hostler-dev/hostler/netattach"
 )
 
 // Name of the claim for people: namespace, name and UID, as far as they are known.
@@ -37,10 +38,17 @@ func (r *Released) Devices(bootID string) []string {
 			lines = append(lines, device.Name+": "+vfWords(device.VF, rebooted))
 		}
 		if device.GPU == nil && device.NIC == nil {
-			lines = append(lines, device.Name+": egress scope, in force in its pods until they end")
+			lines = append(lines, device.Name+": "+scopeWords(rebooted))
 		}
 	}
 	return lines
+}
+
+func scopeWords(rebooted bool) string {
+	if rebooted {
+		return "egress scope, gone with the machine's reboot"
+	}
+	return "egress scope, in force in its pods until they end"
 }
 
 func gpuWords(device *claim.Device, rebooted bool) string {
@@ -48,6 +56,8 @@ func gpuWords(device *claim.Device, rebooted bool) string {
 	switch partition := device.Partition; {
 	case binding != nil:
 		return "GPU in user space, " + bindingWords(binding, rebooted)
+	case partition == nil && device.AdminAccess:
+		return "GPU, to be looked at with admin access"
 	case partition == nil:
 		return "GPU"
 	case partition.Static:
@@ -60,19 +70,64 @@ func gpuWords(device *claim.Device, rebooted bool) string {
 }
 
 func nicWords(device *claim.Device, rebooted bool) string {
-	binding := bindingOf(device, device.NIC.Placement.PCI)
-	switch network := device.Network; {
-	case binding != nil:
+	if binding := bindingOf(device, device.NIC.Placement.PCI); binding != nil {
 		return "NIC in user space, " + bindingWords(binding, rebooted)
-	case network == nil || !network.HasNetdev():
-		return "RDMA device"
-	case network.Child != nil:
-		return fmt.Sprintf("%s child of netdev %s, gone with its pods", network.Child.Kind, network.HostName)
-	case rebooted:
-		return fmt.Sprintf("netdev %s, at home since the machine's reboot", network.HostName)
-	default:
-		return "netdev " + network.HostName
 	}
+	network, rdma := device.Network, rdmaOf(device)
+	var words string
+	switch {
+	case network == nil && rdma == "":
+		return "NIC of which its pods get nothing"
+	case network == nil || !network.HasNetdev():
+		return "RDMA device " + rdma
+	case network.Child != nil:
+		words = fmt.Sprintf("%s child of netdev %s, gone with its pods", network.Child.Kind, network.HostName)
+		if rdma != "" {
+			words += fmt.Sprintf("; RDMA device %s, which others share", rdma)
+		}
+		return words
+	}
+	words = "netdev " + network.HostName
+	if rdma != "" {
+		words += " and RDMA device " + rdma
+	}
+	switch {
+	case rebooted:
+		words += ", at home since the machine's reboot"
+	case network.External:
+		words += ", for Multus to bring into pods and home"
+	}
+	return words
+}
+
+// rdmaOf names the RDMA device that the claim has, "" if it has none.
+func rdmaOf(device *claim.Device) string {
+	switch {
+	case device.Network != nil && device.Network.RDMA != nil:
+		return device.Network.RDMA.Device
+	case device.RDMA && device.NIC.RDMA != nil:
+		return device.NIC.RDMA.Name
+	}
+	return ""
+}
+
+// missingWords name a device that is on record as not home, by what it can be found by.
+func missingWords(device *netattach.DeviceIntent) string {
+	var parts []string
+	switch {
+	case device.Child != nil:
+		parts = append(parts, fmt.Sprintf("the %s child %s of netdev %s", device.Child.Kind, device.PodName, device.HostName))
+	case device.HasNetdev():
+		netdev := "netdev " + device.HostName
+		if device.HostMAC != "" { // IP tunnels and their like have none
+			netdev += " (" + device.HostMAC + ")"
+		}
+		parts = append(parts, netdev)
+	}
+	if device.RDMA != nil {
+		parts = append(parts, "RDMA device "+device.RDMA.Device)
+	}
+	return strings.Join(parts, " with ")
 }
 
 func vfWords(change *claim.VFChange, rebooted bool) string {
