@@ -151,7 +151,7 @@ func Encode(claim types.UID, spec *specs.Spec) ([]byte, error) {
 // temporary name does not end in .json, so no runtime reads it as a spec; it is
 // the same for every attempt, so an interrupted write leaves at most one.
 func replaceFile(file string, data []byte) error {
-	temporary := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".tmp")
+	temporary := unfinished(file)
 	if err := os.WriteFile(temporary, data, 0o644); err != nil {
 		if left := os.Remove(temporary); left != nil && !errors.Is(left, fs.ErrNotExist) && !errors.Is(left, syscall.EROFS) {
 			err = errors.Join(err, left)

@@ -138,3 +138,27 @@ func encoded(t *testing.T, spec *specs.Spec) []byte {
 	}
 	return raw
 }
+
+func TestUnfinishedSpecIsRemoved(t *testing.T) {
+	d := Directory{Path: t.TempDir()}
+	for range 2 { // the second time there is none
+		if err := d.RemoveUnfinished("uid"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Ensure("uid", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(d.File("uid"), unfinished(d.File("uid"))); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.RemoveUnfinished("uid"); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(d.Path); err != nil || len(left) > 0 {
+			t.Fatalf("left in the directory: %v, %v", left, err)
+		}
+	}
+	if err := (Directory{Path: d.Path + "/none"}).RemoveUnfinished("uid"); err != nil {
+		t.Errorf("without a directory: %v", err)
+	}
+}

@@ -130,3 +130,28 @@ func TestKilledWhileTheAPIServerIsAskedForClaims(t *testing.T) {
 		}
 	}
 }
+
+// An agent that is killed in the middle of writing a file leaves a part of it, which
+// ends with the claim.
+func TestKilledInTheMiddleOfAFile(t *testing.T) {
+	k := kind{devices: [][2]string{onNIC("nic-0000-19-00-0")}, configs: []string{`NICConfig {"attach": "Multus"}`}}
+	for _, directory := range []string{"cdi", "metadata", filepath.Join("devinfo", "dp")} {
+		w := newWorld(t, t.TempDir())
+		start := w.still()
+		prepared(w, k)
+		files, err := filepath.Glob(filepath.Join(w.directory, directory, "*.json"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%s has %v (%v)", directory, files, err)
+		}
+		part := filepath.Join(filepath.Dir(files[0]), "."+filepath.Base(files[0])+".tmp")
+		if err := os.WriteFile(part, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := unprepare(w.start(0), k); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(start, w.still()); diff != "" {
+			t.Errorf("%s in the end (-want +got):\n%s", directory, diff)
+		}
+	}
+}

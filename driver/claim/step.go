@@ -6,6 +6,7 @@ package claim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -182,7 +183,9 @@ func (s *specStep) Verify(ctx context.Context) error {
 	return s.steps.Directory.Verify(s.entry.ClaimUID, spec)
 }
 
-func (s *specStep) Undo(context.Context) error { return s.steps.Directory.Remove(s.entry.ClaimUID) }
+func (s *specStep) Undo(context.Context) error {
+	return errors.Join(s.steps.Directory.Remove(s.entry.ClaimUID), s.steps.Directory.RemoveUnfinished(s.entry.ClaimUID))
+}
 
 // build returns the spec, encoded.
 func (s *specStep) build(ctx context.Context) ([]byte, error) {

@@ -55,7 +55,11 @@ func (d DeviceInfo) Write(device Device) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return fmt.Errorf("make the directory of device-info files: %w; check paths.deviceInfo in the agent's configuration", err)
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(file), ".hostler-*")
+	// Its name is the same for every attempt, so that what one left is found.
+	if err := discard(unfinished(file)); err != nil {
+		return fmt.Errorf("write a device-info file: %w", err)
+	}
+	temporary, err := os.OpenFile(unfinished(file), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write a device-info file: %w", err)
 	}
@@ -87,10 +91,21 @@ func (d DeviceInfo) Verify(device Device) error {
 	return nil
 }
 
-// Remove is done, too, if there is no file.
+// Remove is done, too, if there is no file. It takes what a killed agent has begun.
 func (d DeviceInfo) Remove(device Device) error {
-	if err := os.Remove(d.File(device)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := errors.Join(discard(d.File(device)), discard(unfinished(d.File(device)))); err != nil {
 		return fmt.Errorf("remove a device-info file: %w", err)
+	}
+	return nil
+}
+
+func unfinished(file string) string {
+	return filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".tmp")
+}
+
+func discard(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package multus
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -50,5 +51,30 @@ func TestDeviceInfoIsWhatMultusReads(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Dir(file)); err != nil || len(left) > 0 {
 		t.Errorf("left in the directory: %v, %v", left, err)
+	}
+}
+
+// An agent was killed in the middle of a write.
+func TestUnfinishedDeviceInfoIsWrittenAnewOrRemoved(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		d := DeviceInfo{Path: t.TempDir()}
+		device := Device{ResourceName: "example.com/rail", PCI: "0000:18:00.0"}
+		if err := d.Write(device); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(d.File(device), unfinished(d.File(device))); err != nil {
+			t.Fatal(err)
+		}
+		if again {
+			if err := errors.Join(d.Write(device), d.Verify(device)); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := d.Remove(device); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(filepath.Dir(d.File(device))); err != nil || len(left) > 0 {
+			t.Errorf("left in the directory: %v, %v", left, err)
+		}
 	}
 }
