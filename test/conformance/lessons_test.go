@@ -46,6 +46,7 @@ func TestALessonWithoutItsTestIsFound(t *testing.T) {
 		{"`room/some_test.go: TestSom`", "1: room/some_test.go has no TestSom"},
 		{"`room/some_test.go: TestSome/a`", `1: room/some_test.go has no row "a" of TestSome`},
 		{"`room/some_test.go: testOther`", "1: \"`room/some_test.go: testOther`\" names no test and gives no reason"},
+		{"`room/some_test.go: TestSome`, `room/some_test.go TestSome`", "1: \"`room/some_test.go: TestSome`, `room/some_test.go TestSome`\" names no test and gives no reason"},
 		{"none", `1: "none" names no test and gives no reason`},
 		{"", `1: "" names no test and gives no reason`},
 		{"`room/some_test.go: TestSome` | more", "1: a row has 4 cells, this one has 5"},
@@ -85,7 +86,7 @@ func checkLesson(row string, read func(path string) (string, error)) (problems [
 		return []string{fmt.Sprintf("a row has 4 cells, this one has %d", len(cells))}
 	}
 	named := namedTest.FindAllStringSubmatch(cells[3], -1)
-	if len(named) == 0 && !strings.HasPrefix(cells[3], "none: ") {
+	if len(named) != strings.Count(cells[3], "_test.go") || len(named) == 0 && !strings.HasPrefix(cells[3], "none: ") {
 		return []string{fmt.Sprintf("%q names no test and gives no reason", cells[3])}
 	}
 	for _, n := range named {
