@@ -60,6 +60,9 @@ type DeviceIntent struct {
 	// HostMAC is the address with which the netdev leaves the host and comes home: a
 	// VF's is the claim's, if that sets one. It finds the netdev again when its name got lost.
 	HostMAC string `json:"hostMAC"`
+	// UnclaimedMAC is the address that a VF's netdev had before the claim set one on the VF,
+	// "" if it sets none: with it the netdev is left when the claim is over.
+	UnclaimedMAC string `json:"unclaimedMAC,omitempty"`
 	// PodIndex is its index in the pod, which a pod cannot change as it can name
 	// and MAC. It is known once the netdev was moved in, 0 before.
 	PodIndex int `json:"podIndex,omitempty"`

@@ -71,7 +71,9 @@ type Device struct {
 	NIC *topology.NIC `json:"nic,omitempty"`
 	// RDMA says that containers get the NIC's RDMA device nodes.
 	RDMA bool `json:"rdma,omitempty"`
-	// Network is what is to be done with the netdev, nil if the NIC has none.
+	// Network is what pods get of the NIC: its netdev or a child of it, by the agent or by
+	// Multus, CNI chains, and its RDMA device, also where that has no netdev. Nil if they
+	// get nothing, or if the NIC is given to user space.
 	Network *netattach.DeviceIntent `json:"network,omitempty"`
 	// VF is what is set on the NIC, a VF, by way of its PF; nil if nothing is.
 	VF *VFChange `json:"vf,omitempty"`
@@ -159,9 +161,15 @@ func (e *Entry) Intent() netattach.Intent {
 		Egress:         e.Egress,
 	}
 	for i := range e.Devices {
-		if network := e.Devices[i].Network; network != nil {
-			intent.Devices = append(intent.Devices, *network)
+		network := e.Devices[i].Network
+		if network == nil {
+			continue
 		}
+		device := *network
+		if vf := e.Devices[i].VF; vf != nil && vf.Wanted.MAC != nil {
+			device.UnclaimedMAC = vf.NetdevMAC
+		}
+		intent.Devices = append(intent.Devices, device)
 	}
 	return intent
 }

@@ -110,7 +110,7 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 			return nil
 		}
 		klog.FromContext(ctx).Info("Taking back what an unprepared claim left attached", "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName), "pod", klog.KRef(record.Pod.Namespace, record.Pod.Name))
-		record.last = true
+		record.last, record.over = true, true
 		return a.dissolve(ctx, record)
 	}
 	if a.ended(record) {
@@ -205,7 +205,11 @@ func (a *Attacher) dissolveIn(ctx context.Context, record Record, in *namespace)
 	faults = append(faults, a.undoChains(ctx, record, in))
 	var missing []netattach.DeviceIntent
 	for _, device := range slices.Backward(record.Intent.Devices) {
-		found, err := a.bringHome(ctx, in, device, record.last)
+		at := device
+		if record.over {
+			at = unclaimed(device)
+		}
+		found, err := a.bringHome(ctx, in, at, record.last)
 		faults = append(faults, err)
 		if err == nil && !found {
 			missing = append([]netattach.DeviceIntent{device}, missing...)

@@ -57,8 +57,9 @@ type Record struct {
 	// Powers are those, of the capabilities that could undo what limits a pod, with
 	// which containers that use the claim were let start.
 	Powers []string `json:"powers,omitempty"`
-	// last is set while a record is undone after which nobody else would, see release.
-	last bool
+	// last is set while a record is undone after which nobody else would, see release,
+	// and over if its claim is not prepared any more.
+	last, over bool
 	// MissingSince is when a device was found in no namespace.
 	MissingSince time.Time `json:"missingSince,omitzero"`
 }

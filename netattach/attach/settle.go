@@ -5,6 +5,7 @@ package attach
 // has then is not what it is to have when it is home the next time.
 
 import (
+	"cmp"
 	"context"
 
 	"k8s.io/klog/v2"
@@ -26,10 +27,27 @@ func (a *Attacher) settle(ctx context.Context, records []Record, device netattac
 			if other.Pool != device.Pool || other.Device != device.Device || other.Child != nil || other.External {
 				continue
 			}
+			if _, prepared := a.cfg.Intents.Intent(record.Intent.ClaimUID); !prepared {
+				other = unclaimed(other)
+			}
+			if device.UnclaimedMAC != "" { // it has the next claim's address by now
+				other.HostMAC = device.HostMAC
+			}
 			if _, err := a.host.Restore(ctx, other); err != nil {
 				// It stays so; whoever has the device now is not to suffer for it.
 				klog.FromContext(ctx).Error(err, "A network device is not as it was before another claim had it", "device", device.Device, "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName))
 			}
 		}
 	}
+}
+
+// unclaimed is a device whose claim is over, with the address that it had before that.
+// The claim's is one to find it by.
+func unclaimed(device netattach.DeviceIntent) netattach.DeviceIntent {
+	if device.UnclaimedMAC == "" {
+		return device
+	}
+	device.HardwareAddress = cmp.Or(device.HardwareAddress, device.HostMAC)
+	device.HostMAC = device.UnclaimedMAC
+	return device
 }
