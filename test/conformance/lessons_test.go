@@ -45,10 +45,10 @@ func TestALessonWithoutItsTestIsFound(t *testing.T) {
 		{"`room/gone_test.go: TestSome`", "1: room/gone_test.go: file does not exist"},
 		{"`room/some_test.go: TestSom`", "1: room/some_test.go has no TestSom"},
 		{"`room/some_test.go: TestSome/a`", `1: room/some_test.go has no row "a" of TestSome`},
-		{"`room/some_test.go: testOther`", "1: \"`room/some_test.go: testOther`\" names no test and gives no reason"},
-		{"`room/some_test.go: TestSome`, `room/some_test.go TestSome`", "1: \"`room/some_test.go: TestSome`, `room/some_test.go TestSome`\" names no test and gives no reason"},
-		{"none", `1: "none" names no test and gives no reason`},
-		{"", `1: "" names no test and gives no reason`},
+		{"`room/some_test.go: testOther`", "1: \"`room/some_test.go: testOther`\" is no list of tests and gives no reason"},
+		{"`room/some_test.go: TestSome`, `room/some_test.go TestSome`", "1: \"`room/some_test.go: TestSome`, `room/some_test.go TestSome`\" is no list of tests and gives no reason"},
+		{"none", `1: "none" is no list of tests and gives no reason`},
+		{"", `1: "" is no list of tests and gives no reason`},
 		{"`room/some_test.go: TestSome` | more", "1: a row has 4 cells, this one has 5"},
 	} {
 		problems, _ := checkLessons("| It broke | there | not here | "+c.cell+" |", read)
@@ -87,7 +87,7 @@ func checkLesson(row string, read func(path string) (string, error)) (problems [
 	}
 	named := namedTest.FindAllStringSubmatch(cells[3], -1)
 	if len(named) != strings.Count(cells[3], "_test.go") || len(named) == 0 && !strings.HasPrefix(cells[3], "none: ") {
-		return []string{fmt.Sprintf("%q names no test and gives no reason", cells[3])}
+		return []string{fmt.Sprintf("%q is no list of tests and gives no reason", cells[3])}
 	}
 	for _, n := range named {
 		path, function, name := n[1], n[2], n[3]
