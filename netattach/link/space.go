@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/hostler-dev/hostler/netattach/internal/inside"
 )
 
 type space struct {
@@ -97,6 +99,9 @@ func (s *spaces) leave(namespace int) {
 		shared.Close()
 	}
 }
+
+// inside runs do on a thread in the space's namespace, see package inside.
+func (s *space) inside(do func() error) error { return inside.Do(s.namespace, do) }
 
 // links lists all network devices. The library would ask for the VFs of each PF and
 // what they have counted, too, for which some drivers ask their firmware.

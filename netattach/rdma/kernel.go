@@ -10,12 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"github.com/hostler-dev/hostler/netattach/internal/inside"
 )
 
 // Mode is how the kernel shares RDMA devices between network namespaces.
@@ -88,32 +89,11 @@ func (Netlink) Rename(namespace int, index uint32, name string) error {
 
 // ask sends a request from inside the namespace.
 func ask(namespace int, request *nl.NetlinkRequest) (messages [][]byte, err error) {
-	err = inside(namespace, func() (err error) {
+	err = inside.Do(namespace, func() (err error) {
 		messages, err = request.Execute(unix.NETLINK_RDMA, 0)
 		return err
 	})
 	return messages, err
-}
-
-// inside runs f on a thread that is in the namespace. The thread ends with it, so
-// nobody else ever finds itself there. The process's first thread is not used: its
-// namespace is what /proc shows as the process's, and it cannot end.
-func inside(namespace int, f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			result <- inside(namespace, f) // on another thread, because this one is taken
-			runtime.UnlockOSThread()
-			return
-		}
-		if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("cannot enter a network namespace: %w; the agent needs CAP_SYS_ADMIN, and the namespace must still exist", err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
 }
 
 // toldMode is what the log has said of the node.
