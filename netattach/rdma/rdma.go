@@ -89,10 +89,7 @@ func (h *Host) Remember(ctx context.Context, device netattach.DeviceIntent) (net
 	if err != nil {
 		return device, fmt.Errorf("RDMA device %s (%s): %w", intent.Device, device.Device, err)
 	}
-	switch {
-	case move && device.Child != nil:
-		return device, h.stays(ctx, device, errShared)
-	case move && ipoib(device) && !device.External:
+	if move && ipoib(device) && !device.External {
 		return device, h.stays(ctx, device, errIPoIB)
 	}
 	if !move || device.External {
@@ -169,7 +166,6 @@ func ipoib(device netattach.DeviceIntent) bool {
 // Why a device is where a pod cannot use it. Of IPoIB see ipoib_add_port and ipoib_remove_one
 // in the kernel's drivers/infiniband/ulp/ipoib/ipoib_main.c.
 var (
-	errShared     = errors.New("its NIC is shared between claims, whose pods have children of its interface, and this node keeps RDMA devices in one network namespace each; set \"rdma: None\", or \"mode: netdev\" in the NICConfig")
 	errIPoIB      = errors.New("its network interface is IPoIB's, which the kernel takes down and makes anew when the RDMA device changes its network namespace, so that a pod cannot be given both; unload ib_ipoib on the node and claims get the RDMA device without interface, or set \"rdma: None\" in the NICConfig")
 	errNotBrought = errors.New("its network interface was attached by Multus, and it is not in the pod's network namespace beside it; add the CNI plugin rdma to the chain of the NetworkAttachmentDefinition, or set \"rdma: None\" in the NICConfig")
 	errGone       = errors.New("it went away when its network interface moved into the pod, as those of software drivers do (rdma_rxe, siw); set \"rdma: None\" in the NICConfig")

@@ -156,7 +156,8 @@ func TestModeThatWasChangedIsNoticed(t *testing.T) {
 	}
 }
 
-// Neither the children of a NIC nor what Multus attached is for us to move.
+// Neither what a child's parent has nor what Multus attached is for us to move. With a
+// child nothing but Shared can be asked for.
 func TestDeviceThatIsNotOursToMove(t *testing.T) {
 	child := func(d *netattach.DeviceIntent) { d.Child = &netattach.ChildIntent{Kind: "macvlan", Mode: "bridge"} }
 	external := func(d *netattach.DeviceIntent) { d.External = true }
@@ -171,9 +172,8 @@ func TestDeviceThatIsNotOursToMove(t *testing.T) {
 		fallback string
 		refused  string
 	}{
-		"a child on a shared node":                                {rdma.Shared, v1alpha1.RDMAAuto, child, false, "", ""},
-		"a child on an exclusive node":                            {rdma.Exclusive, v1alpha1.RDMAAuto, child, false, "shared between claims", ""},
-		"a child on an exclusive node, Exclusive":                 {rdma.Exclusive, v1alpha1.RDMAExclusive, child, false, "", "shared between claims"},
+		"a child on a shared node":                                {rdma.Shared, v1alpha1.RDMAShared, child, false, "", ""},
+		"a child on an exclusive node":                            {rdma.Exclusive, v1alpha1.RDMAShared, child, false, "", "cannot be opened in a pod"},
 		"IPoIB on a shared node":                                  {rdma.Shared, v1alpha1.RDMAAuto, ipoib, false, "", ""},
 		"IPoIB on an exclusive node":                              {rdma.Exclusive, v1alpha1.RDMAAuto, ipoib, false, "unload ib_ipoib", ""},
 		"IPoIB on an exclusive node, Exclusive":                   {rdma.Exclusive, v1alpha1.RDMAExclusive, ipoib, false, "", "unload ib_ipoib"},
