@@ -1,5 +1,6 @@
-// What became of an intent: the name and addresses by which a pod knows a netdev.
-// A CNI chain may have assigned them, so only the kernel knows.
+// What became of an intent: the name and addresses by which a pod knows a netdev, what
+// CNI chains did for it, and whether the pod can use its RDMA device. A chain may have
+// assigned addresses, so only the kernel knows; what else a chain did, only it can say.
 
 package netattach
 
@@ -9,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// DeviceState is a netdev in a pod as the kernel showed it when it had been attached.
+// DeviceState is a device in a pod as the kernel showed it when it had been attached.
 type DeviceState struct {
 	// Device is the allocation result's.
 	Device string `json:"device"`
@@ -17,7 +18,8 @@ type DeviceState struct {
 	Pool    string     `json:"pool,omitempty"`
 	Request string     `json:"request,omitempty"`
 	ShareID *types.UID `json:"shareID,omitempty"`
-	// Interface is its name in the pod, MAC its hardware address there.
+	// Interface is its netdev's name in the pod, MAC its hardware address there; "" for an
+	// RDMA device without netdev.
 	Interface string `json:"interface"`
 	MAC       string `json:"mac,omitempty"`
 	// Addresses without the link-local ones, which the kernel makes itself.

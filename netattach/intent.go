@@ -1,7 +1,7 @@
 // Package netattach is everything that happens in a pod's network namespace:
 // claimed netdevs, or children of them, brought in and home (netattach/link), and their
-// RDMA devices (netattach/rdma), CNI chains run for them (netattach/multus), egress scopes enforced (netattach/egress), and
-// the two doors through which a sandbox reaches all that: the NRI hook
+// RDMA devices (netattach/rdma), CNI chains run for them (netattach/multus), egress scopes
+// enforced (netattach/egress), all that in its order (netattach/attach), and the two doors through which a sandbox reaches all that: the NRI hook
 // (netattach/nri), and the gate behind it (netattach/gate), which lets no
 // container start whose claims are not attached and locked.
 //
@@ -44,7 +44,8 @@ type PodReference struct {
 	Name      string    `json:"name,omitempty"`
 }
 
-// DeviceIntent is one netdev on its way into a pod.
+// DeviceIntent is one device on its way into a pod: a netdev, a child of one, or an RDMA
+// device with or without a netdev.
 type DeviceIntent struct {
 	// Request, Pool and Device are the allocation result's.
 	Request string `json:"request"`
@@ -101,7 +102,7 @@ type DeviceIntent struct {
 	// Features and PrivateFlags as ethtool names them.
 	Features     map[string]bool `json:"features,omitempty"`
 	PrivateFlags map[string]bool `json:"privateFlags,omitempty"`
-	// Networks are CNI chains to run for the device once it is in the pod.
+	// Networks are CNI chains to run for the device once it is in the pod, or to bring it there.
 	Networks []NetworkIntent `json:"networks,omitempty"`
 }
 

@@ -1,11 +1,16 @@
 // Package attach does to a pod's sandbox what the claims of the pod intend:
-// egress rules first, then network devices, then CNI chains; and it takes all
-// of that back when the sandbox goes.
+// egress rules first, then network devices (netdevs, or children of them, and RDMA
+// devices), then CNI chains and the pod's default route; and it takes all of that back
+// when the sandbox goes. Chains that take their device from the host themselves come
+// in the place of its move, and what a Multus of the cluster has brought is found.
 //
 // The order is the promise. Rules that refuse everything but the scope are in
 // force before a device is moved in; the device stays down until rules are on
 // it too; so there is no moment at which a packet could leave unseen. Whatever
 // fails is undone in reverse, but for the rules, which stay and refuse.
+//
+// One at a time works on a pod, and nobody waits longer for that than it has time
+// (turn.go). What takes longer than a hook may goes on behind it (behind.go).
 //
 // What was done is written to one record per claim and pod before it is begun
 // and after it is complete. Records are what survives a kill of the agent: the

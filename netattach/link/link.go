@@ -10,6 +10,12 @@
 // or, where that is taken, as dev<N>. A veth in that place is destroyed, so Home
 // must come before the namespace's end. See pick for what it is recognised by.
 //
+// A device may be shared: then pods get children of it, macvlan or ipvlan, which Into
+// makes and Home deletes, and the device itself stays as it is (child.go). One that
+// Multus brings into the pod is only found there, and put in order once it is home again
+// (external.go). VFs are set up by way of their PFs (vf.go), and the pod's default
+// route is here, too (defaultroute.go).
+//
 // The caller makes sure that no netdev is an uplink of the node.
 package link
 

@@ -3,9 +3,11 @@
 // does it itself.
 //
 // Resolve happens while a claim is prepared and talks to the API server; it
-// yields a plain NetworkIntent with the device ID in it. Chain runs it when the
-// sandbox is there, by libcni: ADD after the device was moved in, DEL when the
-// pod goes, on every failure, and from libcni's cache after a restart.
+// yields a plain NetworkIntent with the device ID in it, if the pod gets the device
+// itself and not a child of it. Chain runs it when the sandbox is there, by libcni: ADD
+// once the device is up in the pod, or in the place of its move where the chain
+// takes the device from the host itself (Brings); DEL when the pod goes, on every
+// failure, and from what is kept on disk after a restart.
 package multus
 
 import (

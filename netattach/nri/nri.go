@@ -2,12 +2,15 @@
 // plugin of the container runtime's Node Resource Interface. When a sandbox
 // starts, its pod is attached; when it stops, everything comes home, while its
 // network namespace still exists (containerd 2 tells plugins before it tears
-// the network down, internal/cri/server/sandbox_stop.go).
+// the network down, internal/cri/server/sandbox_stop.go). What the runtime did while
+// no plugin was connected is made up for when one is, see synchronize.go.
 //
 // NRI serialises the hooks of all pods and skips a plugin that takes longer
-// than its timeout, 2 s by default. So a hook does netlink only and gives up
-// with an error, which fails the sandbox, before the runtime gives up on it.
-// What slips through meets the gate.
+// than its timeout, 2 s by default. So a hook does netlink only, waits for nobody
+// longer than that and gives up with an error, which fails the sandbox, before the
+// runtime gives up on it. CNI chains, which may take longer, go on behind the hook
+// once the pod's egress rules are in force. What slips through meets the gate, where
+// the pod's containers wait for the chains, too.
 package nri
 
 import (
