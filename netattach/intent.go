@@ -1,9 +1,10 @@
 // Package netattach is everything that happens in a pod's network namespace:
 // claimed netdevs, or children of them, brought in and home (netattach/link), and their
 // RDMA devices (netattach/rdma), CNI chains run for them (netattach/multus), egress scopes
-// enforced (netattach/egress), all that in its order (netattach/attach), and the two doors through which a sandbox reaches all that: the NRI hook
-// (netattach/nri), and the gate behind it (netattach/gate), which lets no
-// container start whose claims are not attached and locked.
+// enforced (netattach/egress), all that in its order (netattach/attach), and the two
+// doors through which a sandbox reaches it: the NRI hook (netattach/nri), and the gate
+// behind it (netattach/gate), which lets no container start whose claims are not
+// attached and locked.
 //
 // The driver decides; this package acts. Prepare writes an Intent per claim,
 // complete and validated, with all slow work done. Attaching a sandbox to it
