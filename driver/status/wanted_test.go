@@ -31,6 +31,12 @@ func nicDevice() claim.Device {
 	return claim.Device{Request: "nic", Pool: "node-a/nic", Name: "nic-0", NIC: &topology.NIC{}, Network: &netattach.DeviceIntent{}}
 }
 
+func nicOfMultus() claim.Device {
+	device := nicDevice()
+	device.Network.External, device.Network.ResourceName = true, "example.com/rail"
+	return device
+}
+
 func rdmaNIC() claim.Device {
 	device := nicDevice()
 	device.RDMA, device.Network.RDMA = true, &netattach.RDMAIntent{Device: "mlx5_0"}
@@ -123,6 +129,9 @@ func TestWanted(t *testing.T) {
 			Claim{Allocated: []Device{{Pool: "node-a/gpu", Name: "gpu-0"}, {Pool: "node-a/nic", Name: "nic-0", ShareID: share}}, Failure: "GPU gpu-0 is lost"},
 			[]string{"node-a/gpu/gpu-0 Ready=False(PrepareFailed): GPU gpu-0 is lost;", "node-a/nic/nic-0#4f7a Ready=False(PrepareFailed): GPU gpu-0 is lost;"}},
 		{"a prepared GPU is ready", Claim{Entry: entryOf(gpuDevice())}, []string{"node-a/gpu/gpu-0 Ready=True(Prepared)"}},
+		{"a NIC that Multus attached is told as it is in the pod",
+			Claim{Entry: entryOf(nicOfMultus()), Records: []attach.Record{inPod("a", attach.StateAttached, net1("10.80.0.2/24"))}},
+			[]string{"node-a/nic/nic-0 Ready=True(Prepared) Attached=True(Attached): In pod a; net1 02:00:00:00:00:0a 10.80.0.2/24"}},
 		{"a device that administrators have by two requests is one", Claim{Entry: entryOf(gpuDevice(), gpuDevice())}, []string{"node-a/gpu/gpu-0 Ready=True(Prepared)"}},
 		{"a claim that cannot be undone says why",
 			Claim{Entry: &claim.Entry{Ending: "the partition is in use", Devices: []claim.Device{gpuDevice()}}},

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -258,6 +259,49 @@ func TestClaimsThatAreNoLongerWhatTheyWere(t *testing.T) {
 				after(time.Hour)
 				if w.look("uid") != nil {
 					t.Error("the claim is kept")
+				}
+			})
+		})
+	}
+}
+
+// A claim is deleted and made anew under its name while nobody here hears of it.
+// What is still to be said of the earlier one, be it that it is over, is said of no other.
+func TestLaterClaimOfTheSameNameIsLeftAlone(t *testing.T) {
+	for name, test := range map[string]struct {
+		// told is what the agent said of the earlier claim before.
+		told bool
+		then func(w *Writer)
+	}{
+		"its unprepare is made up for":                {true, func(w *Writer) { w.Unprepared("uid") }},
+		"its pod's attachment fails":                  {true, func(w *Writer) { w.Attached(attach.Change{Claim: "uid", Pod: "pod-a", Err: errors.New("no")}) }},
+		"its pod is detached":                         {true, func(w *Writer) { w.Attached(attach.Change{Claim: "uid", Pod: "pod-a"}) }},
+		"all claims are looked at":                    {true, (*Writer).Review},
+		"its unprepare is made up for by a new agent": {false, func(w *Writer) { w.Unprepared("uid") }},
+		"a new agent finds it attached":               {false, func(w *Writer) { w.Attached(attach.Change{Claim: "uid", Pod: "pod-a", Attached: true}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(s *server, w *Writer) {
+				if s.holds(entryOf(nicDevice()), attachedRecord); test.told {
+					w.Prepared(s.seen(), nil)
+					w.Attached(attach.Change{Claim: "uid", Pod: "pod-a", Attached: true})
+					after(time.Minute)
+				}
+				s.mu.Lock()
+				s.claim.UID, s.claim.ResourceVersion = "later", "99"
+				s.claim.Status.Devices = []resourceapi.AllocatedDeviceStatus{{Driver: "hostler.dev", Pool: "node-a/nic", Device: "nic-0"}}
+				was := s.claim.DeepCopy()
+				s.mu.Unlock()
+				s.holds(nil)
+				test.then(w)
+				after(time.Hour)
+				w.Review()
+				after(time.Hour)
+				if diff := cmp.Diff(was, s.seen()); diff != "" {
+					t.Errorf("the later claim was changed:\n%s", diff)
+				}
+				if w.look("uid") != nil {
+					t.Error("the earlier claim is kept")
 				}
 			})
 		})

@@ -3,6 +3,8 @@ package attach
 import (
 	"context"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,8 +80,14 @@ func TestDeviceOfMultusIsFoundScopedAndTold(t *testing.T) {
 		t.Error("what the scope refuses passes over the device that Multus brought")
 	}
 	states, err := n.attacher.InPods("claim-1")
-	if err != nil || len(states) != 1 || states[0].Interface != "net1" || states[0].Addresses[0] != netip.MustParsePrefix("10.1.0.5/24") {
+	if err != nil || len(states) != 1 || states[0].Interface != "net1" || !slices.Equal(states[0].Addresses, []netip.Prefix{netip.MustParsePrefix("10.1.0.5/24")}) ||
+		states[0].MAC == "" || states[0].MAC != n.pod.Link(t, "net1").Attrs().HardwareAddr.String() {
 		t.Errorf("told of the device: %+v, %v", states, err)
+	}
+	// So it is on record, from which the claim's status has it.
+	record, found, err := n.attacher.records.read("claim-1", "pod-1")
+	if err != nil || !found || record.State != StateAttached || !reflect.DeepEqual(record.Devices, states) {
+		t.Errorf("on record: %+v, %v, %v", record.Devices, found, err)
 	}
 	if err := n.attacher.Admit(context.Background(), Container{Sandbox: n.sandbox, Claim: "claim-1"}, n.pod.FD); err != nil {
 		t.Errorf("the container is refused: %v", err)

@@ -260,16 +260,27 @@ func TestClaimStatus(t *testing.T) {
 			s.awaitWrites(t, n, before+1)
 			s.awaitStatus(t, admin, "one")
 
-			// A later claim of the same name is not touched.
+			// A later claim of the same name is not touched, and what the agent said of it
+			// itself stays, whatever is still to be said of the earlier one.
 			second := allocate(t, admin, "two", nodeName, test.shared)
 			if err := admin.ResourceV1().ResourceClaims(team).Delete(t.Context(), "two", metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			allocate(t, admin, "two", nodeName, test.shared)
+			third := allocate(t, admin, "two", nodeName, test.shared)
 			_, before = n.counts()
 			w.Prepared(second, errors.New("the old one failed"))
 			s.awaitWrites(t, n, before+1)
 			s.awaitStatus(t, admin, "two", theirs)
+			entry, attached = prepared(third)
+			n.set(third.UID, entry, attached)
+			w.Prepared(third, nil)
+			w.Attached(attach.Change{Claim: third.UID, Pod: "pod-a", Attached: true})
+			said := []string{theirs, gpu + "Ready=Prepared", nic + "Ready=Prepared Attached=Attached net1 02:00:00:00:00:0a 192.0.2.7/24 2001:db8::7/64"}
+			s.awaitStatus(t, admin, "two", said...)
+			_, before = n.counts()
+			w.Prepared(second, errors.New("the old one failed again"))
+			s.awaitWrites(t, n, before+1)
+			s.awaitStatus(t, admin, "two", said...)
 			if told, _ := n.counts(); len(told) > 0 {
 				t.Errorf("an administrator was told %q", told)
 			}

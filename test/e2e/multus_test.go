@@ -6,12 +6,15 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	resourceapi "k8s.io/api/resource/v1"
 )
 
 // withMultus makes Multus the node's network. It comes before the scenario, whose pods
@@ -92,6 +95,19 @@ func TestMultusAttachesTheClaimedDevice(t *testing.T) {
 	if data := content.Requests[0].Devices[0].NetworkData; data == nil || data.InterfaceName != "net1" || len(data.IPs) != 1 || !strings.HasPrefix(data.IPs[0], "10.80.0.") {
 		t.Errorf("the workload is told %+v, want the interface as Multus made it", data)
 	}
+	// The claim's status says it too, for those who have no pod to look into.
+	s.eventually("the claim's status to have networkData", func() error {
+		var c resourceapi.ResourceClaim
+		s.getJSON(&c, "resourceclaim", "rail0")
+		if len(c.Status.Devices) != 1 || c.Status.Devices[0].NetworkData == nil {
+			return fmt.Errorf("status.devices is %+v", c.Status.Devices)
+		}
+		data := c.Status.Devices[0].NetworkData
+		if data.InterfaceName != "net1" || data.HardwareAddress != attribute(device, "hostler.dev/mac") || len(data.IPs) != 1 || !strings.HasPrefix(data.IPs[0], "10.80.0.") || !strings.HasSuffix(data.IPs[0], "/24") {
+			return fmt.Errorf("networkData is %+v", *data)
+		}
+		return nil
+	})
 	pci := attribute(device, "k8s.cni.cncf.io/deviceID")
 	if status := s.kubectl("get", "pod", "by-name", "-o", `jsonpath={.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}`); !strings.Contains(status, `"pci-address": "`+pci+`"`) {
 		t.Errorf("Multus's status of the pod has not the device info of %s:\n%s", pci, status)
