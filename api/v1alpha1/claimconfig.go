@@ -173,11 +173,12 @@ type IPVLANConfig struct {
 
 // VRFConfig is a domain of routing of its own in the pod.
 type VRFConfig struct {
-	// Name of the VRF's interface, by the rules of interfaceName.
-	Name string `json:"name"`
+	// Name of the VRF's interface, by the rules of interfaceName. Required, but a claim
+	// may leave it to its class.
+	Name string `json:"name,omitempty"`
 	// Table of its routes, 1 to 4294967295, but for 253 to 255, which are the kernel's.
-	// Routes of the interface that name none are in it.
-	Table uint32 `json:"table"`
+	// Routes of the interface that name none are in it. Required like name.
+	Table uint32 `json:"table,omitempty"`
 }
 
 // EthtoolConfig is what ethtool(8) switches.
