@@ -75,7 +75,58 @@ func objectFor(raw []byte, accepted []runtime.Object) (runtime.Object, error) {
 
 func kindOf(object runtime.Object) string { return reflect.TypeOf(object).Elem().Name() }
 
-var unknownField = regexp.MustCompile(`^unknown field "(.*)"$`)
+var (
+	unknownField = regexp.MustCompile(`^unknown field "(.*)"$`)
+	// fieldTwice is in the words of JSON and of YAML.
+	fieldTwice = regexp.MustCompile(`duplicate field "(.*)"|key "(.*)" already set`)
+)
+
+// given says in a user's words what a field holds, of which JSON says what it is.
+func given(value string) string {
+	switch value {
+	case "bool":
+		return "true or false"
+	case "array":
+		return "a list"
+	case "object":
+		return "an object"
+	}
+	return "a " + value
+}
+
+// expected says in a user's words what a field of the type holds.
+func expected(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return expected(t.Elem())
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Int32, reflect.Int, reflect.Int64:
+		return fmt.Sprintf("a whole number of %d bits", t.Bits())
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uint8:
+		return fmt.Sprintf("a whole number of %d bits, 0 or more,", t.Bits())
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	}
+	return "a " + t.String()
+}
+
+// hint is what most often led there.
+func hint(wrong *json.UnmarshalTypeError) string {
+	switch {
+	case wrong.Value == "bool" && wrong.Type.Kind() == reflect.String:
+		return " (YAML takes yes, no, on and off for true and false, unless they stand in quotes)"
+	case wrong.Value == "number" && wrong.Type.Kind() == reflect.String:
+		return " (put the number in quotes)"
+	case wrong.Value == "string" && wrong.Type.Kind() == reflect.Slice:
+		return " (put it in brackets, also if it is the only one)"
+	}
+	return ""
+}
 
 // explain turns the decoder's complaints into sentences with a remedy.
 func explain(err error, object runtime.Object) error {
@@ -83,12 +134,16 @@ func explain(err error, object runtime.Object) error {
 	if !isStrict {
 		var wrongType *json.UnmarshalTypeError
 		if errors.As(err, &wrongType) {
-			return fmt.Errorf("%s: field %q holds a %s where a %s is expected; correct the value: %w", kindOf(object), wrongType.Field, wrongType.Value, wrongType.Type, err)
+			return fmt.Errorf("%s: field %q holds %s where %s is expected; correct the value%s", kindOf(object), wrongType.Field, given(wrongType.Value), expected(wrongType.Type), hint(wrongType))
 		}
 		return fmt.Errorf("%s cannot be read: %w; correct the value that is named", kindOf(object), err)
 	}
 	var sentences []error
 	for _, fault := range strict.Errors() {
+		if match := fieldTwice.FindStringSubmatch(fault.Error()); match != nil {
+			sentences = append(sentences, fmt.Errorf("%s: field %q is there twice; remove all but one", kindOf(object), match[1]+match[2]))
+			continue
+		}
 		match := unknownField.FindStringSubmatch(fault.Error())
 		if match == nil {
 			sentences = append(sentences, fmt.Errorf("%s: %w; remove all but one", kindOf(object), fault))

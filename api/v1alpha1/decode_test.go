@@ -25,7 +25,7 @@ func TestDecodeNamesWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		"a field in another case":       {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","MTU":9000}`, []string{`unknown field "MTU"`, "mtu"}},
 		"an unknown nested field":       {`{"apiVersion":"hostler.dev/v1alpha1","kind":"EgressConfig","allow":[{"name":"a","to":[{"cidr":{"cidr":"10.0.0.0/8","excpet":[]}}]}]}`, []string{`unknown field "allow[0].to[0].cidr.excpet"`, "the fields there are: cidr, except"}},
 		"a field twice":                 {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":1,"mtu":2}`, []string{"mtu", "remove all but one"}},
-		"a value of the wrong type":     {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":"9000"}`, []string{"NICConfig", "mtu", "string", "int32", "correct the value"}},
+		"a value of the wrong type":     {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":"9000"}`, []string{"NICConfig", "mtu", "string", "a whole number of 32 bits", "correct the value"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

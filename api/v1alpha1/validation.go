@@ -33,6 +33,13 @@ func Validate(object runtime.Object) field.ErrorList {
 		[]string{"AgentConfig", "EgressConfig", "GPUConfig", "NICConfig"})}
 }
 
+// again is of a value that is there twice, which only one can be.
+func again(at *field.Path, value any, remedy string) *field.Error {
+	fault := field.Duplicate(at, value)
+	fault.Detail = remedy
+	return fault
+}
+
 // driverCapabilities are the words of NVIDIA_DRIVER_CAPABILITIES.
 func driverCapabilities() []string {
 	return []string{"compat32", "compute", "display", "graphics", "ngx", "utility", "video"}
@@ -46,7 +53,7 @@ func ValidateGPUConfig(config *GPUConfig) field.ErrorList {
 		if !slices.Contains(driverCapabilities(), capability) {
 			faults = append(faults, field.NotSupported(path.Index(i), capability, driverCapabilities()))
 		} else if slices.Contains(config.DriverCapabilities[:i], capability) {
-			faults = append(faults, field.Duplicate(path.Index(i), capability))
+			faults = append(faults, again(path.Index(i), capability, "leave one of them out"))
 		}
 	}
 	return faults

@@ -66,7 +66,7 @@ func InterfaceNameFault(name string) string {
 	// "%" as a request to choose a number.
 	switch {
 	case len(name) > 15:
-		return "must be at most 15 characters"
+		return "must be at most 15 characters long, which is all that the kernel keeps; shorten it"
 	case name == "" || name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
 		return "is reserved by the kernel; choose another name"
 	case strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) }) >= 0:
@@ -83,12 +83,11 @@ func InterfaceNameFault(name string) string {
 
 // validateInterfaceName takes "" for a name that is not set.
 func validateInterfaceName(name string, at *field.Path) field.ErrorList {
-	fault := InterfaceNameFault(name)
-	switch {
-	case name == "" || fault == "":
+	if name == "" {
 		return nil
-	case len(name) > 15:
-		return field.ErrorList{field.TooLong(at, name, 15)}
 	}
-	return field.ErrorList{field.Invalid(at, name, fault)}
+	if fault := InterfaceNameFault(name); fault != "" {
+		return field.ErrorList{field.Invalid(at, name, fault)}
+	}
+	return nil
 }

@@ -28,7 +28,7 @@ func ValidateEgressConfig(config *EgressConfig) field.ErrorList {
 	names := sets.New[string]()
 	for i, rule := range config.Allow {
 		if names.Has(rule.Name) {
-			faults = append(faults, field.Duplicate(path.Index(i).Child("name"), rule.Name))
+			faults = append(faults, again(path.Index(i).Child("name"), rule.Name, "give each rule a name of its own"))
 		}
 		names.Insert(rule.Name)
 		faults = append(faults, validateEgressRule(rule, path.Index(i))...)
@@ -91,7 +91,7 @@ func validateEgressPort(port EgressPort, at *field.Path) field.ErrorList {
 		faults = append(faults, field.Invalid(at.Child("port"), port.Port, "must be 1 to 65535"))
 	}
 	if port.EndPort != 0 && (port.EndPort < port.Port || port.EndPort > 65535) {
-		faults = append(faults, field.Invalid(at.Child("endPort"), port.EndPort, "must be port to 65535"))
+		faults = append(faults, field.Invalid(at.Child("endPort"), port.EndPort, fmt.Sprintf("must be %d (port) to 65535; correct it, or leave it out for one port", port.Port)))
 	}
 	return faults
 }

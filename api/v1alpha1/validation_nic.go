@@ -69,7 +69,7 @@ func validateAddresses(addresses []string) ([]netip.Prefix, field.ErrorList) {
 			continue
 		}
 		if seen.Has(prefix.Addr()) {
-			faults = append(faults, field.Duplicate(path.Index(i), address))
+			faults = append(faults, again(path.Index(i), address, "an interface has an address once, with one length; leave one of them out"))
 			continue
 		}
 		seen.Insert(prefix.Addr())
@@ -142,7 +142,7 @@ func validateNetwork(network NetworkReference, at *field.Path) field.ErrorList {
 		_, wrong := parseAddress(ip, at.Child("ips").Index(i))
 		faults = append(faults, wrong...)
 		if slices.Contains(network.IPs[:i], ip) {
-			faults = append(faults, field.Duplicate(at.Child("ips").Index(i), ip))
+			faults = append(faults, again(at.Child("ips").Index(i), ip, "leave one of them out"))
 		}
 	}
 	if network.MAC != "" {

@@ -58,7 +58,7 @@ func TestValidationOfNICs(t *testing.T) {
 		"private flags of a child":            {child(NICModeMacvlan, NICConfig{Ethtool: &EthtoolConfig{PrivateFlags: map[string]bool{"x": true}}}), []string{"ethtool.privateFlags: Invalid"}},
 		"exclusive RDMA of a child":           {child(NICModeMacvlan, NICConfig{RDMA: RDMAExclusive}), []string{`rdma: Invalid value: "Exclusive": is not possible with mode "macvlan"`}},
 
-		"name too long":                {&NICConfig{InterfaceName: "sixteen-letters-"}, []string{"interfaceName: Too long"}},
+		"name too long":                {&NICConfig{InterfaceName: "sixteen-letters-"}, []string{`interfaceName: Invalid value: "sixteen-letters-": must be at most 15 characters`}},
 		"name the kernel refuses":      {&NICConfig{InterfaceName: "a/b"}, []string{"interfaceName: Invalid"}},
 		"name that makes a number":     {&NICConfig{InterfaceName: "eth%d"}, []string{"interfaceName: Invalid"}},
 		"the pod's own interface":      {&NICConfig{InterfaceName: "eth0"}, []string{`interfaceName: Invalid value: "eth0": names like eth0 are those of the pod's own interface; choose`}},

@@ -37,7 +37,7 @@ func validateRoutes(config *NICConfig, addresses []netip.Prefix) field.ErrorList
 		faults = append(faults, wrong...)
 		id := key{destination, cmp.Or(route.Table, config.table()), route.Metric}
 		if destination.IsValid() && seen.Has(id) {
-			faults = append(faults, field.Duplicate(path.Index(i), fmt.Sprintf("%s in table %d with metric %d", id.destination, id.table, id.metric)))
+			faults = append(faults, again(path.Index(i), fmt.Sprintf("%s in table %d with metric %d", id.destination, id.table, id.metric), "leave one of them out, or give it another metric"))
 		}
 		seen.Insert(id)
 	}
@@ -61,7 +61,7 @@ func validateRoute(config *NICConfig, route Route, addresses []netip.Prefix, at 
 		switch faults = append(faults, wrong...); {
 		case len(wrong) > 0:
 		case !ofFamily(gateway):
-			faults = append(faults, field.Invalid(at.Child("gateway"), route.Gateway, "must be of the destination's address family"))
+			faults = append(faults, field.Invalid(at.Child("gateway"), route.Gateway, "is of another address family than the destination, "+route.Destination+"; correct one of them"))
 		case !route.OnLink && !config.reaches(gateway, addresses):
 			faults = append(faults, field.Invalid(at.Child("gateway"), route.Gateway, "is in the prefix of none of the addresses, and no route without a gateway leads there; correct it, or set onLink"))
 		}
@@ -89,9 +89,9 @@ func validateSource(config *NICConfig, route Route, addresses []netip.Prefix, of
 	switch {
 	case len(faults) > 0:
 	case !ofFamily(source):
-		faults = append(faults, field.Invalid(at, route.Source, "must be of the destination's address family"))
+		faults = append(faults, field.Invalid(at, route.Source, "is of another address family than the destination, "+route.Destination+"; correct one of them"))
 	case len(config.Networks) == 0 && !slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr() == source }):
-		faults = append(faults, field.Invalid(at, route.Source, "must be one of the addresses"))
+		faults = append(faults, field.Invalid(at, route.Source, "must be one of the addresses; add it there, or leave it out"))
 	}
 	return faults
 }
@@ -121,7 +121,7 @@ func validateRules(rules []RoutingRule) field.ErrorList {
 		case rule.Priority < 1 || rule.Priority > maxRulePriority:
 			faults = append(faults, field.Invalid(at.Child("priority"), rule.Priority, fmt.Sprintf("must be 1 to %d, so that it is asked after the local table and before the main one", maxRulePriority)))
 		case seen.Has(rule.Priority):
-			faults = append(faults, field.Duplicate(at.Child("priority"), rule.Priority))
+			faults = append(faults, again(at.Child("priority"), rule.Priority, "give each rule a priority of its own; the lowest is asked first"))
 		}
 		seen.Insert(rule.Priority)
 		faults = append(faults, validateSelector(rule, at)...)
@@ -150,7 +150,7 @@ func validateSelector(rule RoutingRule, at *field.Path) field.ErrorList {
 		faults = append(faults, field.Required(at.Child("source"), `set source, destination or both; "0.0.0.0/0" or "::/0" is all of a family`))
 	}
 	if len(prefixes) == 2 && prefixes[0].Addr().Is4() != prefixes[1].Addr().Is4() {
-		faults = append(faults, field.Invalid(at.Child("destination"), rule.Destination, "must be of the source's address family"))
+		faults = append(faults, field.Invalid(at.Child("destination"), rule.Destination, "is of another address family than the source, "+rule.Source+"; make two rules of it"))
 	}
 	return faults
 }
@@ -164,7 +164,7 @@ func validateNeighbours(neighbours []Neighbour) field.ErrorList {
 		switch faults = append(faults, wrong...); {
 		case len(wrong) > 0:
 		case seen.Has(address):
-			faults = append(faults, field.Duplicate(path.Index(i).Child("address"), neighbour.Address))
+			faults = append(faults, again(path.Index(i).Child("address"), neighbour.Address, "an address has one hardware address; leave one of them out"))
 		default:
 			seen.Insert(address)
 		}

@@ -6,6 +6,7 @@ package v1alpha1
 // DeviceClass therefore, is listed here, too.
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"regexp"
@@ -16,6 +17,9 @@ import (
 )
 
 var interfaceSysctl = regexp.MustCompile(`^net\.ipv[46]\.(conf|neigh)\.IFNAME\.[a-z0-9_]+$`)
+
+// anyInterfaceSysctl is one of an interface by name, of all or of those to come.
+var anyInterfaceSysctl = regexp.MustCompile(`^(net\.ipv[46]\.(?:conf|neigh)\.)[A-Za-z0-9_-]+(\.[a-z0-9_]+)$`)
 
 const (
 	maxSysctlValue = 128
@@ -48,6 +52,10 @@ func validateSysctls(config *NICConfig) field.ErrorList {
 	for _, name := range slices.Sorted(maps.Keys(config.Sysctls)) {
 		at, value := path.Key(name), config.Sysctls[name]
 		if !interfaceSysctl.MatchString(name) {
+			if of := anyInterfaceSysctl.FindStringSubmatch(name); of != nil {
+				faults = append(faults, field.Invalid(at, name, fmt.Sprintf("must not name an interface, because the claim's own is meant; write %q", of[1]+"IFNAME"+of[2])))
+				continue
+			}
 			faults = append(faults, field.Invalid(at, name, `must be one of the interface's: "net.ipv4.conf.IFNAME.", "net.ipv6.conf.IFNAME.", "net.ipv4.neigh.IFNAME." or "net.ipv6.neigh.IFNAME." and a name, IFNAME as it stands here; for others use the pod's securityContext`))
 			continue
 		}

@@ -95,7 +95,7 @@ func (a *Admission) checkUplinks(ctx context.Context, entry *Entry) error {
 }
 
 func uplinkError(nic, reason string) error {
-	return fmt.Errorf("NIC %s is the node's own: it %s; it is never given to a pod, whatever the claim tolerates", nic, reason)
+	return fmt.Errorf("NIC %s is the node's own: it %s; it is never given to a pod, whatever the claim tolerates; leave the toleration out of the request, or delete the pod to have another NIC allocated", nic, reason)
 }
 
 // settle finds out whose the partition is. The journal is asked before the GPU:

@@ -16,6 +16,7 @@ package claim
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -29,6 +30,7 @@ import (
 // Whatever they repeat of their class is no fault.
 func checkClassOnly(request, namespace string, merged *v1alpha1.NICConfig, configs []given) error {
 	class, networks := map[string]string{}, map[string]bool{}
+	var faults []error
 	for _, from := range configs {
 		nic, is := from.object.(*v1alpha1.NICConfig)
 		if !is {
@@ -50,18 +52,18 @@ func checkClassOnly(request, namespace string, merged *v1alpha1.NICConfig, confi
 			switch {
 			case isPinned && pinned == value, !isPinned && said[name].free:
 			case isPinned:
-				return fmt.Errorf("the config for request %q: %s is %s in the claim and %s in its DeviceClass, and no claim can change that; leave it out of the claim", request, name, value, pinned)
+				faults = append(faults, fmt.Errorf("the config for request %q: %s is %s in the claim and %s in its DeviceClass, and no claim can change that; leave it out of the claim", request, name, value, pinned))
 			default:
-				return fmt.Errorf("the config for request %q: %s is %s in the claim, but only a DeviceClass can set it, because it concerns others on the network; leave it out of the claim, and ask the administrator for a DeviceClass that has it in its config", request, name, value)
+				faults = append(faults, fmt.Errorf("the config for request %q: %s is %s in the claim, but only a DeviceClass can set it, because it concerns others on the network; leave it out of the claim, and ask the administrator for a DeviceClass that has it in its config", request, name, value))
 			}
 		}
 		for i, network := range nic.Networks {
 			if other := cmp.Or(network.Namespace, namespace); other != namespace && !networks[fullName(network, namespace)] {
-				return fmt.Errorf("the config for request %q: networks[%d].namespace is %s in a claim of namespace %s, but only a DeviceClass can name a network of another namespace; ask the administrator for a DeviceClass that has network %s/%s in its config, or copy that NetworkAttachmentDefinition into namespace %s", request, i, other, namespace, other, network.Name, namespace)
+				faults = append(faults, fmt.Errorf("the config for request %q: networks[%d].namespace is %s in a claim of namespace %s, but only a DeviceClass can name a network of another namespace; ask the administrator for a DeviceClass that has network %s/%s in its config, or copy that NetworkAttachmentDefinition into namespace %s", request, i, other, namespace, other, network.Name, namespace))
 			}
 		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // setting is what a config says in a field that its class may have the last word on.

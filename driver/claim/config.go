@@ -95,7 +95,7 @@ func isEgressConfig(config runtime.Object) bool {
 func checkNamed(configs []given, device *Device, takes func(runtime.Object) bool) error {
 	for _, config := range configs {
 		if config.named && !takes(config.object) {
-			return fmt.Errorf("request %q got device %s, to which a %T does not apply", device.Request, device.Name, config.object)
+			return fmt.Errorf("request %q got device %s, to which the %s that names this request does not apply; use the kind of config that the device class documents, or name the request that it is for", device.Request, device.Name, kindOf(config.object))
 		}
 	}
 	return nil

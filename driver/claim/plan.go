@@ -207,9 +207,9 @@ func checkOverlaps(entry *Entry) error {
 			case first.isBeside(second):
 				return fmt.Errorf("requests %q and %q have shares of NIC %s: %w", first.Request, second.Request, first.NIC.Name, errMixed)
 			case same && (first.NIC != nil || first.Partition != nil || first.VFIO != nil || second.VFIO != nil):
-				return fmt.Errorf("device %s is allocated to its requests %q and %q at once", first.Name, first.Request, second.Request)
+				return fmt.Errorf("device %s is allocated to its requests %q and %q at once, and can be given to a pod once; leave out one of the requests, or select other devices for it", first.Name, first.Request, second.Request)
 			case !same && first.exclusive() && second.exclusive():
-				return fmt.Errorf("device %s of request %q shares hardware with device %s of request %q; only one of them can be given to a pod", second.Name, second.Request, first.Name, first.Request)
+				return fmt.Errorf("device %s of request %q shares hardware with device %s of request %q; only one of them can be given to a pod; select devices that share none, or leave out one of the requests", second.Name, second.Request, first.Name, first.Request)
 			}
 		}
 	}

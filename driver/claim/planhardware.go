@@ -24,7 +24,7 @@ func planGPU(in PlanInput, device *Device, found parts, configs []given) error {
 	gpu := found.gpu
 	switch {
 	case gpu.Lost:
-		return fmt.Errorf("GPU %s has fallen off the bus (the driver answers \"GPU is lost\"); it needs a reset or a reboot", nameOf(device, gpu.Name))
+		return fmt.Errorf("GPU %s has fallen off the bus (the driver answers \"GPU is lost\"); it needs a reset or a reboot; delete the pod to have another one allocated", nameOf(device, gpu.Name))
 	case found.partition == nil && gpu.MIGEnabled && !device.AdminAccess:
 		return fmt.Errorf("GPU %s is in MIG mode; CUDA does not run on it whole; ask for a partition (class mig.hostler.dev)", nameOf(device, gpu.Name))
 	case found.partition != nil && found.partition.Instance == nil && in.Partitions == v1alpha1.PartitionsExisting:

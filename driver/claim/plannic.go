@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -20,7 +21,8 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, result *resourceap
 	if err != nil {
 		return err
 	}
-	if err := checkClassOnly(device.Request, in.Claim.Namespace, config, configs); err != nil {
+	_, askedTooMuch := askedOfVF(device.Request, configs)
+	if err := errors.Join(checkClassOnly(device.Request, in.Claim.Namespace, config, configs), askedTooMuch); err != nil {
 		return err
 	}
 	name := nameOf(device, nic.Name)
@@ -28,7 +30,7 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, result *resourceap
 	case nic.Uplink != "":
 		return uplinkError(name, nic.Uplink)
 	case device.AdminAccess:
-		return fmt.Errorf("NIC %s: admin access is for devices that can be looked at while others use them; a NIC is in one network namespace at a time", name)
+		return fmt.Errorf("NIC %s: admin access is for devices that can be looked at while others use them; a NIC is in one network namespace at a time; leave adminAccess out of the request", name)
 	case nic.NetdevAway():
 		return fmt.Errorf("NIC %s: its netdev is not in the host's network namespace; some other program on the node took it, or it is on its way home from an earlier pod; the kubelet tries again", name)
 	}
@@ -133,8 +135,9 @@ func planWithoutNetdev(device *Device, config *v1alpha1.NICConfig, rdma *netatta
 	return nil
 }
 
-// checkLink refuses what the NIC's netdev cannot be or have.
+// checkLink refuses all that the NIC's netdev cannot be or have.
 func checkLink(in PlanInput, name string, nic *topology.NIC, config *v1alpha1.NICConfig) error {
+	var faults []error
 	if nic.Link.Type == "infiniband" {
 		// The first two are of Ethernet's hardware addresses; for children see
 		// macvlan_common_newlink and ipvlan_port_create in the kernel's drivers/net.
@@ -143,19 +146,19 @@ func checkLink(in PlanInput, name string, nic *topology.NIC, config *v1alpha1.NI
 			set  bool
 		}{{"hardwareAddress", config.HardwareAddress != ""}, {"neighbours", len(config.Neighbours) > 0}, {"mode " + string(config.Mode), config.Mode.IsChild()}} {
 			if setting.set {
-				return fmt.Errorf("NIC %s is one of InfiniBand (IPoIB), and %s is for Ethernet; leave it out, or ask for an Ethernet NIC (attribute hostler.dev/linkType)", name, setting.name)
+				faults = append(faults, fmt.Errorf("NIC %s is one of InfiniBand (IPoIB), and %s is for Ethernet; leave it out, or ask for an Ethernet NIC (attribute hostler.dev/linkType)", name, setting.name))
 			}
 		}
 	}
 	if config.MTU == nil {
-		return nil
+		return errors.Join(faults...)
 	}
 	mtu := int(*config.MTU)
 	if most := nic.Link.MTU; config.Mode.IsChild() && most > 0 && mtu > most {
-		return fmt.Errorf("NIC %s has an MTU of %d, which no child of it can exceed, and its NICConfig asks for %d; ask for less, or have the NIC's MTU raised on the node", name, most, mtu)
+		faults = append(faults, fmt.Errorf("NIC %s has an MTU of %d, which no child of it can exceed, and its NICConfig asks for %d (mtu); ask for less, or have the NIC's MTU raised on the node", name, most, mtu))
 	}
 	if pf := in.Snapshot.NIC(nic.Parent); pf != nil && pf.Link != nil && pf.Link.MTU > 0 && mtu > pf.Link.MTU {
-		return fmt.Errorf("NIC %s is a VF of %s, which has an MTU of %d and drops what is longer, and the NICConfig asks for %d; ask for less, or have the PF's MTU raised on the node", name, pf.Name, pf.Link.MTU, mtu)
+		faults = append(faults, fmt.Errorf("NIC %s is a VF of %s, which has an MTU of %d and drops what is longer, and the NICConfig asks for %d (mtu); ask for less, or have the PF's MTU raised on the node", name, pf.Name, pf.Link.MTU, mtu))
 	}
-	return nil
+	return errors.Join(faults...)
 }

@@ -8,6 +8,7 @@ package claim
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,9 +21,9 @@ import (
 
 // planVF takes the merged settings, and the configs that they are from.
 func planVF(in PlanInput, device *Device, nic *topology.NIC, config *v1alpha1.VFConfig, configs []given) error {
-	asked, err := askedOfVF(configs)
+	asked, err := askedOfVF(device.Request, configs)
 	if err != nil {
-		return fmt.Errorf("the config for request %q: %w", device.Request, err)
+		return err
 	}
 	if config == nil || *config == (v1alpha1.VFConfig{}) {
 		return nil
@@ -45,8 +46,8 @@ func classOnly() []string {
 	return []string{"mac", "minTxRate", "spoofCheck", "trust", "vlan", "vlanQoS"}
 }
 
-// askedOfVF is what the claim itself asks for, if it may.
-func askedOfVF(configs []given) (*v1alpha1.VFConfig, error) {
+// askedOfVF is what the claim itself asks for, if it may. The error is of all that it may not.
+func askedOfVF(request string, configs []given) (*v1alpha1.VFConfig, error) {
 	class, asked := map[string]any{}, map[string]any{}
 	for _, from := range configs {
 		nic, is := from.object.(*v1alpha1.NICConfig)
@@ -63,16 +64,20 @@ func askedOfVF(configs []given) (*v1alpha1.VFConfig, error) {
 			maps.Copy(asked, fields)
 		}
 	}
+	var faults []error
 	for _, name := range slices.Sorted(maps.Keys(asked)) {
 		pinned, isPinned := class[name]
 		switch {
 		case isPinned && !strings.EqualFold(fmt.Sprint(pinned), fmt.Sprint(asked[name])):
-			return nil, fmt.Errorf("vf.%s is %v in the claim and %v in its DeviceClass; no claim can change what a class sets on a VF; leave it out of the claim", name, asked[name], pinned)
+			faults = append(faults, fmt.Errorf("the config for request %q: vf.%s is %v in the claim and %v in its DeviceClass; no claim can change what a class sets on a VF; leave it out of the claim", request, name, asked[name], pinned))
 		case !isPinned && slices.Contains(classOnly(), name):
-			return nil, fmt.Errorf("vf.%s is %v in the claim, but only a DeviceClass can set it, because it concerns others on the network; leave it out of the claim, and ask the administrator for a DeviceClass that has it in its config", name, asked[name])
+			faults = append(faults, fmt.Errorf("the config for request %q: vf.%s is %v in the claim, but only a DeviceClass can set it, because it concerns others on the network; leave it out of the claim, and ask the administrator for a DeviceClass that has it in its config", request, name, asked[name]))
 		case isPinned:
 			delete(asked, name)
 		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
 	}
 	raw, err := json.Marshal(asked)
 	if err != nil {
