@@ -183,6 +183,26 @@ func (a *Attacher) intents(pod netattach.PodReference) ([]netattach.Intent, erro
 	return intents, nil
 }
 
+// asOfNow are all that the pod has in its turn: while the given ones waited for it, a
+// container may have brought another, and one of them may be over.
+func (a *Attacher) asOfNow(pod netattach.PodReference, given []netattach.Intent) ([]netattach.Intent, error) {
+	intents, err := a.intents(pod)
+	if err != nil {
+		return nil, err
+	}
+	for _, intent := range given {
+		if slices.ContainsFunc(intents, func(i netattach.Intent) bool { return i.ClaimUID == intent.ClaimUID }) {
+			continue
+		}
+		now, prepared := a.cfg.Intents.Intent(intent.ClaimUID)
+		if !prepared {
+			return nil, fmt.Errorf("claim %s/%s was unprepared meanwhile; delete the pod so that its claims are prepared again", intent.ClaimNamespace, intent.ClaimName)
+		}
+		intents = append(intents, now)
+	}
+	return intents, nil
+}
+
 // attachHostNetwork records claims that want nothing of the network and refuses
 // the others: their devices would not move, their rules would bind the node.
 func (a *Attacher) attachHostNetwork(ctx context.Context, sandbox Sandbox, intents []netattach.Intent) (err error) {
@@ -223,6 +243,10 @@ func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace 
 	if err := namespace.stands(sandbox.NetNS); err != nil {
 		return cannotAttach(sandbox, err)
 	}
+	intents, err = a.asOfNow(sandbox.Pod, intents)
+	if err != nil {
+		return cannotAttach(sandbox, err)
+	}
 	wanted := intents
 	defer func() { a.changed(sandbox.Pod.UID, wanted, err) }()
 	started := a.cfg.Now()
@@ -255,50 +279,6 @@ func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace 
 	}
 	klog.FromContext(ctx).V(2).Info("Attached pod", "pod", klog.KRef(sandbox.Pod.Namespace, sandbox.Pod.Name), "claims", len(intents), "scoped", scoped, "took", a.cfg.Now().Sub(started))
 	return nil
-}
-
-// remember fills in the state that the devices have on the host, before
-// anything is changed. An attachment that was cut short has it in its record.
-func (a *Attacher) remember(ctx context.Context, pod types.UID, in namespace, intents []netattach.Intent) ([]netattach.Intent, error) {
-	records, err := a.records.list()
-	if err != nil {
-		return nil, err
-	}
-	filled := slices.Clone(intents)
-	for i := range filled {
-		record, begun, err := a.records.read(filled[i].ClaimUID, pod)
-		if err != nil {
-			return nil, err
-		}
-		if begun && len(record.Intent.Devices) == len(filled[i].Devices) {
-			filled[i].Devices = record.Intent.Devices
-			for j, device := range filled[i].Devices {
-				// It was not to be found then, and may be on the host now.
-				if device.HasNetdev() && !device.External && !link.Remembered(device) {
-					a.settle(ctx, records, device)
-					if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {
-						return nil, err
-					}
-				}
-				if record.in(in) {
-					continue
-				}
-				filled[i].Devices[j].PodIndex = 0 // that was another pod's end of it
-				if filled[i].Devices[j], err = a.rdma.Remember(ctx, filled[i].Devices[j]); err != nil {
-					return nil, err
-				}
-			}
-			continue
-		}
-		filled[i].Devices = slices.Clone(filled[i].Devices)
-		for j, device := range filled[i].Devices {
-			a.settle(ctx, records, device)
-			if filled[i].Devices[j], err = a.rememberDevice(ctx, device); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return filled, nil
 }
 
 // leaveOldSandbox brings devices home from a sandbox that this one replaces and

@@ -69,8 +69,17 @@ func newRecord(sandbox Sandbox, namespace namespace, intent netattach.Intent, ha
 		NetNSInode: namespace.inode, RulesetHash: hash, Intent: intent}
 }
 
+// in says that the record is of this very namespace. The kernel gives the number of one
+// that is gone to the next (proc_alloc_inum), so the record's own has to be there still.
 func (r Record) in(namespace namespace) bool {
-	return r.NetNSInode == namespace.inode
+	if r.NetNSInode != namespace.inode || r.NetNS == "" {
+		return r.NetNSInode == namespace.inode
+	}
+	own, alive, err := r.open()
+	if err != nil || !alive {
+		return false
+	}
+	return own.Close() == nil
 }
 
 // open opens the record's namespace; alive is false if it is gone.
@@ -85,7 +94,7 @@ func (r Record) open() (n namespace, alive bool, err error) {
 	if err != nil {
 		return namespace{}, false, err
 	}
-	if !r.in(n) {
+	if n.inode != r.NetNSInode {
 		n.Close()
 		return namespace{}, false, nil
 	}
