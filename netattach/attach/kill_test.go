@@ -31,6 +31,7 @@ const hostFD = 4
 // doomed is what an agent in a process of its own is told.
 type doomed struct {
 	Run     string
+	Bin     string
 	Act     string
 	Sandbox Sandbox
 	Intents journal
@@ -47,7 +48,7 @@ func TestDoomedAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := hostFD
-	attacher, err := New(Config{Intents: told.Intents, Run: told.Run, HostNamespace: &host, CNICache: filepath.Join(told.Run, "cni")})
+	attacher, err := New(Config{Intents: told.Intents, Run: told.Run, HostNamespace: &host, CNIBin: told.Bin, CNICache: filepath.Join(told.Run, "cni")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestDoomedAgent(t *testing.T) {
 // begin has a doomed agent act, killed at that moment.
 func (n *node) begin(t *testing.T, act string, at int) (moments int, last string, killed bool) {
 	t.Helper()
-	raw, err := json.Marshal(doomed{Run: n.run, Act: act, Sandbox: n.sandbox, Intents: n.intents})
+	raw, err := json.Marshal(doomed{Run: n.run, Bin: n.bin, Act: act, Sandbox: n.sandbox, Intents: n.intents})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,13 +146,15 @@ func (n *node) returned(t *testing.T) {
 	}
 }
 
-// successions are what may come after the kill. Those that are not complete end with
-// nothing left.
-var successions = []struct {
+type succession struct {
 	name     string
 	goOn     func(t *testing.T, n *node) error
 	complete bool
-}{
+}
+
+// successions are what may come after the kill. Those that are not complete end with
+// nothing left.
+var successions = []succession{
 	{"the same is asked for again", func(_ *testing.T, n *node) error {
 		return n.attacher.Attach(context.Background(), n.sandbox)
 	}, true},

@@ -155,17 +155,13 @@ func watch(command *exec.Cmd, listener, at int) (moments int, last string, kille
 			}
 			return moments, last, killed, errno
 		}
-		if what, changes := describe(note); changes && !killed {
+		if what, changes := describe(note); changes {
 			moments, last = moments+1, what
 			if moments == at {
-				killed = true
-				if err := command.Process.Kill(); err != nil {
-					return moments, last, killed, err
-				}
+				// Nothing that it started can change anything either, once nobody listens:
+				// its calls fail with ENOSYS.
+				return moments, last, true, command.Process.Kill()
 			}
-		}
-		if killed {
-			continue // nobody waits for an answer
 		}
 		answer := response{ID: note.ID, Flags: proceed}
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), send, uintptr(unsafe.Pointer(&answer))); errno != 0 && errno != unix.ENOENT {
