@@ -13,5 +13,5 @@ mapfile -t racing < <(go list ./... | grep -vx "$(go list "$pure")")
 failed=0
 sum -race "${racing[@]}" || failed=1
 sum "$pure" || failed=1
-sum -run TestKilledAtEveryMoment ./driver/claim || failed=1
+sum -run TestKilled ./driver/claim || failed=1
 exit $failed
