@@ -23,12 +23,13 @@ const machineMount = "/run/machine"
 type DeployOptions struct {
 	// Image is an archive to load first; "" leaves the nodes' images as they are.
 	Image string
+	// Chart is a directory, "" for this tree's chart.
+	Chart string
 	// Values are further values for the chart, in the form of helm's --set.
 	Values []string
 }
 
-// Deploy installs or upgrades the product from this tree's chart and returns
-// when its pods are ready.
+// Deploy installs, upgrades or downgrades the product and returns when its pods are ready.
 func (c *Cluster) Deploy(ctx context.Context, options DeployOptions) error {
 	if options.Image != "" {
 		if err := c.LoadImage(ctx, options.Image); err != nil {
@@ -41,7 +42,11 @@ func (c *Cluster) Deploy(ctx context.Context, options DeployOptions) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"upgrade", "--install", "hostler", filepath.Join(c.plan.Tree, "deploy", "chart"),
+	chart := options.Chart
+	if chart == "" {
+		chart = filepath.Join(c.plan.Tree, "deploy", "chart")
+	}
+	args := []string{"upgrade", "--install", "hostler", chart,
 		"--namespace", AgentNamespace, "--create-namespace", "--wait", "--timeout", "90s",
 		"--set", "image.pullPolicy=Never", "--set-string", "podAnnotations.hostler\\.dev/image=" + stamp}
 	if c.Nodes()[0].MachineRoot != "" {

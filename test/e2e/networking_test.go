@@ -20,8 +20,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"k8s.io/apimachinery/pkg/api/equality"
 )
 
 // documentedScenario is a scenario as a document tells it.
@@ -53,15 +51,7 @@ func TestNetworkingDocument(t *testing.T) {
 			s := newScenario(t)
 			s.installNetworkAttachmentDefinitions()
 			if told.value != "" {
-				s.Cleanup(func() { s.deploy() })
-				before := s.devices()
-				s.deploy(told.value)
-				s.eventually("slices show the value", func() error {
-					if equality.Semantic.DeepEqual(before, s.devices()) {
-						return errors.New("the node's devices are as they were")
-					}
-					return nil
-				})
+				s.publishWith(told.value)
 			}
 			s.applyDocumented(told.manifests)
 			for _, shown := range told.shown {

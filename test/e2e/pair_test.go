@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/hostler-dev/hostler/test/cluster"
 )
 
 func TestPair(t *testing.T) {
 	s := newScenario(t)
-	t.Cleanup(func() { s.deploy() })
-	s.deploy("config.publish.compositeDevices=true")
+	s.publishWith("config.publish.compositeDevices=true")
 	s.soon("each GPU is published with its NIC, and nothing twice", func() error {
 		for kind, number := range map[string]int{"pair": 8, "gpu": 8, "nic": 10} {
 			if err := s.published(kind, number); err != nil {
@@ -52,15 +49,6 @@ func TestPair(t *testing.T) {
 	}
 	s.apply(template("again", requests(request("pair", "pair.hostler.dev", pciBusID(attribute(gpu, "resource.kubernetes.io/pciBusID"))))), pod("again", "again", ""))
 	s.eventually("a pair waits for its halves", func() error { return s.unschedulable("again", "cannot allocate all claims") })
-}
-
-// deploy upgrades the release to the suite's values and more.
-func (s *scenario) deploy(more ...string) {
-	s.Helper()
-	if races := agentRaces(s.ctx); races != "" { // the logs go with the pods
-		s.Errorf("the race detector spoke up in the agent:\n%s", races)
-	}
-	must(s.T, testbed.Deploy(s.ctx, cluster.DeployOptions{Values: values(more...)}))
 }
 
 // published is nil if the node publishes so many devices of that type.

@@ -1,8 +1,9 @@
 package e2e
 
-// The agents are upgraded and downgraded again while pods come and go. A pod must
+// The agents are downgraded and upgraded again while pods come and go. A pod must
 // not notice: each one that is created runs, with no complaint in its events, and
-// at every moment the node has an agent that is ready and slices in the API server.
+// at every moment the node has an agent that is ready and slices in the API server. What
+// one version has prepared the other one serves, and gives back.
 
 import (
 	"context"
@@ -25,12 +26,24 @@ import (
 // coming are pods of one kind that come and go one after the other.
 var coming = []string{"gpu", "gpu", "gpu-nic"}
 
+// restartable is a container that ends, and is restarted, once somebody wishes.
+const restartable = "while [ ! -e /tmp/die ]; do sleep 0.1; done"
+
 func TestAgentIsReplacedUnderChurn(t *testing.T) {
 	s := newScenario(t)
+	version := older()
+	if version == nil {
+		t.Log("No former version of the agent is at hand (see test/older.sh): it is replaced by its own version, which shows nothing of what versions read of each other")
+	} else {
+		t.Logf("The agent is replaced by the former version that lies in %s, and back", version.chart)
+		must(t, testbed.LoadImage(s.ctx, version.image))
+	}
 	s.apply(
 		template("gpu", requests(request("gpu", oneGPU))),
 		template("gpu-nic", requests(request("gpu", oneGPU), request("nic", anyNIC))+samePCIeRoot+
-			"config:\n- requests: [nic]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: NICConfig, interfaceName: fabric0, rdma: None}}\n"))
+			"config:\n- requests: [nic]\n  opaque: {driver: hostler.dev, parameters: {apiVersion: hostler.dev/v1alpha1, kind: NICConfig, interfaceName: fabric0, rdma: None}}\n"),
+		pod("lives", "gpu-nic", restartable), pod("leaves", "gpu-nic", ""))
+	s.awaitReady("lives", "leaves")
 	watching, endWatch := context.WithCancel(s.ctx)
 	agents, slicesOf := s.watchAgents(watching), s.watchSlices(watching)
 	s.eventually("the watches have begun", func() error { return errors.Join(agents.begun(), slicesOf.begun()) })
@@ -45,26 +58,26 @@ func TestAgentIsReplacedUnderChurn(t *testing.T) {
 	for i, kind := range coming {
 		workers.Go(func() { served[i] = s.comeAndGo(churning, fmt.Sprintf("%s-%d", kind, i), kind) })
 	}
-	first := s.agent()
-	for _, version := range []string{"next", "previous"} {
-		before := s.agent()
-		s.kubectl("-n", agentNamespace, "patch", "ds", "hostler", "-p", `{"spec":{"template":{"metadata":{"annotations":{"test.hostler.dev/version":"`+version+`"}}}}}`)
-		s.awaitAgent()
-		s.eventually("the old agent is gone", func() error {
-			if now := s.agents(); slices.Contains(now, before) {
-				return fmt.Errorf("there are %s", now)
-			}
-			return nil
-		})
-		log := s.kubectl("-n", agentNamespace, "logs", s.agent(), "--tail=-1")
-		if !strings.Contains(log, "Asked the node's active agent for its turn") {
-			t.Errorf("the new agent came after the old one, not beside it:\n%s", log)
+
+	t.Cleanup(func() { s.deploy() })
+	s.replaceAgent(version)
+	s.apply(pod("born", "gpu-nic", restartable))
+	s.awaitReady("born")
+	s.restart("lives")
+	s.kubectl("delete", "pod", "leaves", "--wait=true")
+	s.replaceAgent(nil)
+	s.restart("born")
+	for _, pod := range []string{"lives", "born"} {
+		if out := s.sh(pod, seesGPUAndNIC+" && echo both"); !strings.HasSuffix(out, "both") {
+			t.Errorf("pod %s, which has lived with both versions, has lost a device: %s", pod, out)
 		}
+		s.kubectl("delete", "pod", pod, "--wait=true")
 	}
+
 	stop()
 	workers.Wait()
 	endWatch()
-	t.Logf("%s was replaced twice; %v pods of %v ran meanwhile", first, served, coming)
+	t.Logf("%v pods of %v ran meanwhile", served, coming)
 	if slices.Min(served) < 3 {
 		t.Error("too few pods came and went for this run to prove anything")
 	}
@@ -72,6 +85,41 @@ func TestAgentIsReplacedUnderChurn(t *testing.T) {
 		t.Error(fault)
 	}
 	s.noWarnings()
+}
+
+// replaceAgent deploys the version with surge, on this node alone, and returns when the
+// agent of before is gone.
+func (s *scenario) replaceAgent(version *former) {
+	s.Helper()
+	before, began := s.agent(), time.Now()
+	s.deployVersion(version, append(surge(), "nodeSelector.kubernetes\\.io/hostname="+s.node.Name,
+		"podAnnotations.test\\.hostler\\.dev/replaces="+strings.TrimPrefix(before, "pod/"))...) // also by its own version
+	s.eventually("the old agent is gone", func() error {
+		if now := s.agents(); slices.Contains(now, before) {
+			return fmt.Errorf("there are %s", now)
+		}
+		return nil
+	})
+	after := s.agent()
+	log := s.kubectl("-n", agentNamespace, "logs", after, "--tail=-1")
+	if !strings.Contains(log, "Asked the node's active agent for its turn") {
+		s.Errorf("the new agent came after the old one, not beside it:\n%s", log)
+	}
+	_, first, _ := strings.Cut(log, "] ")
+	s.Logf("%s was replaced by %s in %s: %s", before, after, time.Since(began).Round(100*time.Millisecond), strings.SplitN(first, "\n", 2)[0])
+}
+
+// restart has the pod's container start anew, with its devices.
+func (s *scenario) restart(pod string) {
+	s.Helper()
+	s.sh(pod, "touch /tmp/die")
+	s.eventually("the container of "+pod+" is restarted", func() error {
+		status := s.kubectl("get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}")
+		if status != "1 true" {
+			return fmt.Errorf("restarts, ready: %s; %s", status, s.events(pod))
+		}
+		return nil
+	})
 }
 
 // comeAndGo creates pods and deletes them once they run, until ctx ends, and returns how many ran.
@@ -82,12 +130,13 @@ func (s *scenario) comeAndGo(ctx context.Context, prefix, kind string) (ran int)
 			s.Error(err)
 			return ran
 		}
-		if _, err := s.try("wait", "--for=condition=Ready", "pod/"+name, "--timeout="+patience.String()); err != nil {
+		restarts, err := s.try("wait", "--for=condition=Ready", "pod/"+name, "--timeout="+patience.String(), "-o", "jsonpath={.status.containerStatuses[*].restartCount}")
+		if err != nil {
 			s.Error(err)
 			return ran
 		}
-		if restarts, err := s.try("get", "pod", name, "-o", "jsonpath={.status.containerStatuses[*].restartCount}"); err != nil || restarts != "0" {
-			s.Errorf("pod %s: restarts %s, %v", name, restarts, err)
+		if restarts != "0" {
+			s.Errorf("the container of pod %s was restarted %s times", name, restarts)
 		}
 		if _, err := s.try("delete", "pod", name, "--wait=true", "--timeout=60s"); err != nil {
 			s.Error(err)

@@ -6,6 +6,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func (s *scenario) device(name string) resourceapi.Device {
 	return resourceapi.Device{}
 }
 
-// devices are those that the scenario's node publishes.
+// devices are those that the scenario's node publishes, by name.
 func (s *scenario) devices() []resourceapi.Device {
 	s.Helper()
 	var list resourceapi.ResourceSliceList
@@ -131,6 +132,7 @@ func (s *scenario) devices() []resourceapi.Device {
 			devices = append(devices, slice.Spec.Devices...)
 		}
 	}
+	slices.SortFunc(devices, func(a, b resourceapi.Device) int { return strings.Compare(a.Name, b.Name) })
 	return devices
 }
 

@@ -33,17 +33,13 @@ func (s *scenario) sharedNIC() string {
 	return ""
 }
 
-func macvlan(address string) string {
-	return config("nic", nicConfig("share0", address, "mode: macvlan"))
-}
-
-func TestPodsShareANIC(t *testing.T) {
-	s := newScenario(t)
-	t.Cleanup(func() { s.deploy() })
-	s.deploy("config.publish.sharedNICs=true")
+// shareNICs has the node share its NICs until the end of the test.
+func (s *scenario) shareNICs() {
+	s.Helper()
+	s.publishWith("config.publish.sharedNICs=true")
 	s.soon("NICs can be shared, the uplink and pairs cannot", func() error {
 		for _, d := range s.devices() {
-			shared, uplink := ptr.Deref(d.AllowMultipleAllocations, false), attribute(d, "hostler.dev/ifName") == s.node.profile(t).UplinkName()
+			shared, uplink := ptr.Deref(d.AllowMultipleAllocations, false), attribute(d, "hostler.dev/ifName") == s.node.profile(s.T).UplinkName()
 			switch kind := attribute(d, "hostler.dev/type"); {
 			case kind == "nic" && shared == uplink:
 				return fmt.Errorf("%s, uplink: %v, can be shared: %v", d.Name, uplink, shared)
@@ -53,6 +49,15 @@ func TestPodsShareANIC(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func macvlan(address string) string {
+	return config("nic", nicConfig("share0", address, "mode: macvlan"))
+}
+
+func TestPodsShareANIC(t *testing.T) {
+	s := newScenario(t)
+	s.shareNICs()
 	before, address := s.node.snapshot(t), s.sharedNIC()
 	s.apply(
 		template("small", requests(share(address, "20M"))+macvlan("192.168.79.1/24")), pod("small", "small", ""),
@@ -115,8 +120,7 @@ func (s *scenario) limitsWhatIsSent(from, address string, bitsPerSecond int) {
 // A share is for a child: whoever wants the netdev itself is told what to write.
 func TestShareIsNoNetdev(t *testing.T) {
 	s := newScenario(t)
-	t.Cleanup(func() { s.deploy() })
-	s.deploy("config.publish.sharedNICs=true")
+	s.shareNICs()
 	s.applySample(needShares)
 	if a, b := s.allocated("shared-nic-a"), s.allocated("shared-nic-b"); a != b {
 		t.Errorf("the sample's pods have %s and %s, want shares of one NIC", a, b)

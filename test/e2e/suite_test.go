@@ -82,20 +82,6 @@ func runSuite(m *testing.M) (code int, err error) {
 	return code, nil
 }
 
-// install loads the image that HOSTLER_IMAGE names and installs the chart.
-func install(ctx context.Context) error {
-	image := os.Getenv("HOSTLER_IMAGE")
-	if image == "" {
-		image = filepath.Join(repository(), "bin", "hostler-image.tar")
-	}
-	return testbed.Deploy(ctx, cluster.DeployOptions{Image: image, Values: values()})
-}
-
-// values of the chart: a recovery and an update that are waited for in seconds, and the log of each claim.
-func values(more ...string) []string {
-	return append([]string{"config.health.recoveryHoldDown=2s", "config.logging.verbosity=2", "minReadySeconds=3"}, more...)
-}
-
 func repository() string {
 	dir, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
@@ -114,23 +100,4 @@ func command(ctx context.Context, stdin string, name string, args ...string) (st
 		return stdout.String(), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
-}
-
-// agentRaces returns reports of the race detector in the agents' logs, those of
-// killed ones included.
-func agentRaces(ctx context.Context) string {
-	pods, err := command(ctx, "", "kubectl", "-n", agentNamespace, "get", "pods", "-o", "name")
-	if err != nil {
-		return err.Error()
-	}
-	var found []string
-	for _, pod := range strings.Fields(pods) {
-		for _, previous := range []string{"false", "true"} {
-			out, err := command(ctx, "", "kubectl", "-n", agentNamespace, "logs", pod, "--previous="+previous, "--tail=-1")
-			if err == nil && strings.Contains(out, "WARNING: DATA RACE") {
-				found = append(found, out)
-			}
-		}
-	}
-	return strings.Join(found, "\n")
 }

@@ -49,7 +49,9 @@ func WriteBusybox(archive, busybox string) error {
 			layer.link("bin/"+applet, "busybox")
 		}
 	}
-	config := v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"/bin/sleep", "1000000000"}}
+	// As the first process in its PID namespace a shell ignores SIGTERM, and the kubelet would wait two seconds
+	// before it kills the container, whatever the pod says (minimumGracePeriodInSeconds in pkg/kubelet/kuberuntime).
+	config := v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"/bin/sleep", "1000000000"}, StopSignal: "SIGKILL"}
 	return layer.write(archive, config, Busybox, Pause)
 }
 
