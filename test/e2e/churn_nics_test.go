@@ -32,7 +32,7 @@ func nicKinds() []churning {
 
 func TestManyPodsThroughEightNICs(t *testing.T) {
 	s := newScenario(t)
-	pods := churnPods(t)
+	pods := churnPods(t, 2*churnUnit)
 	s.installNetworkAttachmentDefinitions()
 	before := s.node.snapshot(t)
 	s.apply(`apiVersion: k8s.cni.cncf.io/v1

@@ -22,12 +22,12 @@ import (
 	"time"
 )
 
-// churnPods is how many pods a round has, HOSTLER_E2E_CHURN or three for each device.
-func churnPods(t *testing.T) int {
+// churnPods is how many pods a round has: HOSTLER_E2E_CHURN, or so many.
+func churnPods(t *testing.T, otherwise int) int {
 	t.Helper()
 	text := os.Getenv("HOSTLER_E2E_CHURN")
 	if text == "" {
-		return churnUnit
+		return otherwise
 	}
 	pods, err := strconv.Atoi(text)
 	if err != nil || pods <= 0 || pods%churnUnit != 0 {
@@ -95,7 +95,7 @@ func briefly(name, script, resources string) string {
 
 func TestManyPodsThroughEightGPUs(t *testing.T) {
 	s := newScenario(t)
-	pods := churnPods(t)
+	pods := churnPods(t, churnUnit)
 	before := s.node.snapshot(t)
 	s.apply(template("gpu", requests(request("gpu", oneGPU))),
 		template("gpu-nic", requests(request("gpu", oneGPU), request("nic", anyNIC))+samePCIeRoot+
