@@ -140,7 +140,9 @@ func TestTwoScopesAreJoinedAtOnce(t *testing.T) {
 	wide := scope("10.1.0.0/24", 80)
 	wide.Allow[0].Ports = append(wide.Allow[0].Ports, v1alpha1.EgressPort{Port: 81})
 	n.claim("claim-1", wide)
-	n.claim("claim-2", scope("10.1.0.0/24", 81))
+	other := scope("10.1.0.0/24", 81)
+	other.Allow[0].Ports = append(other.Allow[0].Ports, v1alpha1.EgressPort{Port: 82})
+	n.claim("claim-2", other)
 	for claim, intent := range n.intents {
 		intent.Pods = nil
 		n.intents[claim] = intent
