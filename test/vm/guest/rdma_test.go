@@ -6,6 +6,7 @@ package guest
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -408,7 +409,7 @@ func attachPod(t *testing.T, device netattach.DeviceIntent) (*attach.Attacher, e
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(attacher.Detach(t.Context(), "pod"), attacher.Close()); err != nil {
+		if err := errors.Join(attacher.Detach(context.Background(), "pod"), attacher.Close()); err != nil {
 			t.Error(err)
 		}
 	})
