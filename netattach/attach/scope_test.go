@@ -163,7 +163,7 @@ func TestContainerThatCouldUndoAScopeWhoseClaimComesLater(t *testing.T) {
 // A container that is about to be let start and a limit that is about to come never
 // both are: each looks for the other in the pod's turn.
 func TestContainerAndLimitAtOnce(t *testing.T) {
-	for range 20 {
+	for range 8 {
 		n, ctx := newNode(t), context.Background()
 		n.claim("claim-1", nil)
 		n.claim("claim-2", scope("10.1.0.0/24", 80))
