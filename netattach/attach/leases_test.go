@@ -194,6 +194,9 @@ func TestNothingThatPluginsKeepIsForgotten(t *testing.T) {
 			if !n.host.Has(t, "rail0") {
 				t.Error("the device is held up")
 			}
+			if states, err := n.attacher.InPods("claim-1"); err != nil || len(states) != 0 {
+				t.Errorf("the pod is still said to have %+v, %v", states, err)
+			}
 			if test.mend != nil {
 				test.mend(t, n)
 			}
