@@ -23,7 +23,7 @@ func (d *Driver) newStatus() *status.Writer {
 		return nil
 	}
 	return status.New(status.Config{
-		NodeName: d.cfg.NodeName, Client: d.cfg.StatusClient, Entry: d.cfg.Journal.Entry, Records: d.cfg.AttachRecords, Tell: d.tellNode,
+		NodeName: d.cfg.NodeName, Client: d.cfg.StatusClient, Entry: d.cfg.Journal.Entry, Entries: d.cfg.Journal.Entries(), Records: d.cfg.AttachRecords, Tell: d.tellNode,
 		Observe: func(duration time.Duration, err error) {
 			d.cfg.Recorder.ObserveStep("status", claim.PhaseDo, duration, err)
 		},

@@ -45,6 +45,21 @@ type known struct {
 	doubtful bool
 }
 
+// left are the claims that an earlier agent prepared and may have said something of.
+// Should one end before it is looked at, that has to be taken back all the same.
+func left(entries []*claim.Entry) map[types.UID]*known {
+	claims := map[types.UID]*known{}
+	for _, entry := range entries {
+		k := &known{namespace: entry.ClaimNamespace, name: entry.ClaimName, uid: entry.ClaimUID, attachFailures: map[types.UID]string{}, doubtful: true}
+		for i := range entry.Devices {
+			d := &entry.Devices[i]
+			k.allocated = append(k.allocated, Device{Pool: d.Pool, Name: d.Name, ShareID: ptr.Deref(d.ShareID, "")})
+		}
+		claims[k.uid] = k
+	}
+	return claims
+}
+
 // see takes over what the API server has, unless that was read before the last write.
 func (k *known) see(read *resourceapi.ResourceClaim) {
 	if order, err := resourceversion.CompareResourceVersion(read.ResourceVersion, k.version); err == nil && order < 0 {

@@ -136,11 +136,14 @@ func newServer() *server {
 }
 
 // run calls test in a bubble whose time passes only while all wait.
-func run(t *testing.T, test func(s *server, w *Writer)) {
+func run(t *testing.T, test func(s *server, w *Writer)) { runAfter(t, nil, test) }
+
+// runAfter is run after an earlier agent, which left these entries.
+func runAfter(t *testing.T, entries []*claim.Entry, test func(s *server, w *Writer)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		w := New(Config{
-			NodeName: "node-a", Client: s,
+			NodeName: "node-a", Client: s, Entries: entries,
 			Entry:   func(types.UID) *claim.Entry { s.mu.Lock(); defer s.mu.Unlock(); return s.entry },
 			Records: func(types.UID) ([]attach.Record, error) { s.mu.Lock(); defer s.mu.Unlock(); return s.records, nil },
 			Tell: func(reason, message string) {

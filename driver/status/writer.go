@@ -44,12 +44,14 @@ const (
 	wordsTime = time.Minute
 )
 
-// Config of a Writer. All fields but Observe, Tell and Now must be set.
+// Config of a Writer. All fields but Entries, Observe, Tell and Now must be set.
 type Config struct {
 	NodeName string
 	Client   resourceclient.ResourceClaimsGetter
 	// Entry returns the journal's entry of a claim, nil if there is none.
 	Entry func(claim types.UID) *claim.Entry
+	// Entries are those that an earlier agent left in the journal.
+	Entries []*claim.Entry
 	// Records returns those of a claim's attachments in this boot.
 	Records func(claim types.UID) ([]attach.Record, error)
 	// Observe is told how long each write took. A nil error is a success.
@@ -84,7 +86,7 @@ func New(cfg Config) *Writer {
 		cfg.Now = time.Now
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](500*time.Millisecond, time.Minute)
-	return &Writer{cfg: cfg, manager: fieldManager(cfg.NodeName), queue: workqueue.NewTypedRateLimitingQueue(limiter), claims: map[types.UID]*known{}}
+	return &Writer{cfg: cfg, manager: fieldManager(cfg.NodeName), queue: workqueue.NewTypedRateLimitingQueue(limiter), claims: left(cfg.Entries)}
 }
 
 // Run writes until ctx ends. What is not written then is written by the next

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/hostler-dev/hostler/driver/claim"
 	"github.com/hostler-dev/hostler/netattach/attach"
 )
 
@@ -281,8 +282,9 @@ func TestLaterClaimOfTheSameNameIsLeftAlone(t *testing.T) {
 		"a new agent finds it attached":               {false, func(w *Writer) { w.Attached(attach.Change{Claim: "uid", Pod: "pod-a", Attached: true}) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(s *server, w *Writer) {
-				if s.holds(entryOf(nicDevice()), attachedRecord); test.told {
+			entry := entryOf(nicDevice())
+			runAfter(t, []*claim.Entry{entry}, func(s *server, w *Writer) {
+				if s.holds(entry, attachedRecord); test.told {
 					w.Prepared(s.seen(), nil)
 					w.Attached(attach.Change{Claim: "uid", Pod: "pod-a", Attached: true})
 					after(time.Minute)
@@ -306,6 +308,24 @@ func TestLaterClaimOfTheSameNameIsLeftAlone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The claim stays, allocated as it was; its last pod here has gone while the agent was away.
+func TestWhatAnEarlierAgentSaidIsTakenBack(t *testing.T) {
+	entry := entryOf(nicDevice())
+	runAfter(t, []*claim.Entry{entry}, func(s *server, w *Writer) {
+		s.mu.Lock()
+		s.claim.Status.Devices = []resourceapi.AllocatedDeviceStatus{{Driver: "hostler.dev", Pool: "node-a/nic", Device: "nic-0", Conditions: []metav1.Condition{{Type: Ready, Status: metav1.ConditionTrue, Reason: ReasonPrepared}}}}
+		s.mu.Unlock()
+		w.Unprepared("uid")
+		after(time.Minute)
+		if status, writes := s.says(); status != "" || writes != 1 {
+			t.Errorf("after %d writes the status is %s", writes, status)
+		}
+		if w.look("uid") != nil {
+			t.Error("the claim is kept")
+		}
+	})
 }
 
 func TestRefusalThatStaysIsTriedWithTheNextLookOnly(t *testing.T) {
