@@ -30,6 +30,8 @@ type Container struct {
 // Admit returns nil if the claim is attached to the pod in the namespace that
 // the descriptor refers to; if it is not yet, it is attached now.
 func (a *Attacher) Admit(ctx context.Context, container Container, descriptor int) error {
+	ctx, attempt := a.turns.attempt(ctx, container.Sandbox)
+	defer attempt.end()
 	if err := a.admit(ctx, container, descriptor); err != nil {
 		return err
 	}

@@ -166,7 +166,7 @@ func (a *Attacher) AttachTo(ctx context.Context, sandbox Sandbox, descriptor int
 // the kubelet prepares a claim once, for however many pods use it.
 func (a *Attacher) intents(pod netattach.PodReference) ([]netattach.Intent, error) {
 	intents := a.cfg.Intents.IntentsForPod(pod.UID, pod.Namespace, pod.Name)
-	records, err := a.records.list()
+	records, err := a.records.ofPod(pod.UID)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +229,7 @@ func (a *Attacher) attach(ctx context.Context, sandbox Sandbox, namespace namesp
 	if err != nil {
 		return cannotAttach(sandbox, err)
 	}
-	defer attempt.leave()
+	defer attempt.end()
 	return a.attachInTurn(ctx, sandbox, namespace, intents, func() {})
 }
 
@@ -284,7 +284,7 @@ func (a *Attacher) attachInTurn(ctx context.Context, sandbox Sandbox, namespace 
 // leaveOldSandbox brings devices home from a sandbox that this one replaces and
 // whose end was missed.
 func (a *Attacher) leaveOldSandbox(ctx context.Context, sandbox Sandbox, namespace namespace) error {
-	records, err := a.records.list()
+	records, err := a.records.ofPod(sandbox.Pod.UID)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (a *Attacher) attachBehind(ctx context.Context, sandbox Sandbox, namespace 
 	attempt.unbind()
 	done, locked := make(chan error, 1), make(chan struct{})
 	a.behind.Go(func() {
-		defer attempt.leave()
+		defer attempt.end()
 		err := a.attachInTurn(work, sandbox, namespace, intents, sync.OnceFunc(func() { close(locked) }))
 		done <- errors.Join(err, namespace.Close())
 		if err != nil && ctx.Err() != nil {

@@ -45,7 +45,7 @@ func (a *Attacher) dissolvePod(ctx context.Context, pod types.UID, work string, 
 		return fmt.Errorf("cannot take back yet what pod %s has: %w", pod, err)
 	}
 	defer leave()
-	records, err := a.records.list()
+	records, err := a.records.ofPod(pod)
 	if err != nil {
 		return err
 	}

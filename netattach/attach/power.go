@@ -57,7 +57,7 @@ func (a *Attacher) undermined(sandbox Sandbox, in namespace, intents []netattach
 	if i < 0 {
 		return nil
 	}
-	records, err := a.records.list()
+	records, err := a.records.ofPod(sandbox.Pod.UID)
 	if err != nil {
 		return err
 	}

@@ -170,14 +170,22 @@ func (s *records) remove(record Record) error {
 }
 
 // list returns what can be read; one damaged record does not hide the others.
-func (s *records) list() ([]Record, error) {
+func (s *records) list() ([]Record, error) { return s.named(".json") }
+
+// ofPod are the pod's.
+func (s *records) ofPod(pod types.UID) ([]Record, error) {
+	return s.named(filepath.Base(s.path("", pod)))
+}
+
+// named are those whose names end so.
+func (s *records) named(end string) ([]Record, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list attachment records: %w", err)
 	}
 	var list []Record
 	for _, entry := range entries {
-		if !strings.HasSuffix(entry.Name(), ".json") {
+		if !strings.HasSuffix(entry.Name(), end) {
 			continue
 		}
 		raw, err := os.ReadFile(filepath.Join(s.dir, entry.Name()))

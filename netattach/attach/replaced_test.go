@@ -158,7 +158,7 @@ func TestTwoScopesAreJoinedAtOnce(t *testing.T) {
 			answers <- n.attacher.Admit(ctx, Container{Sandbox: n.sandbox, Claim: intent.ClaimUID}, n.pod.FD)
 		}()
 	}
-	n.waits(3)
+	n.waits(5)
 	letGo()
 	if err := errors.Join(<-answers, <-answers); err != nil {
 		t.Fatal(err)
@@ -174,7 +174,7 @@ func TestClaimThatIsUnpreparedWhileItsPodWaits(t *testing.T) {
 	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
 	letGo, answer := n.hold(t), make(chan error, 1)
 	go func() { answer <- n.attacher.Attach(ctx, n.sandbox) }()
-	n.waits(2)
+	n.waits(3)
 	delete(n.intents, "claim-1")
 	letGo()
 	if err := <-answer; err == nil || !strings.Contains(err.Error(), "ns/claim-1 was unprepared meanwhile") {

@@ -34,7 +34,7 @@ type turn struct {
 	taken chan struct{}
 	work  string
 	since time.Time
-	// attempts to attach, of whoever has or awaits the turn.
+	// attempts that are under way, of whoever has or awaits the turn.
 	attempts map[*attempt]bool
 }
 
@@ -99,27 +99,30 @@ func (t *turns) forget(pod types.UID, turn *turn) {
 	}
 }
 
-// attempt is an attachment of a sandbox that has its pod's turn, or waits for it.
+// attempt is whatever is under way to attach a sandbox, or to let a container of it start.
 type attempt struct {
 	sandboxID string
 	cancel    context.CancelCauseFunc
 	// unbind lets it outlive the call that began it.
 	unbind func() bool
-	// leave ends the turn.
-	leave func()
+	// end forgets it, and leaves the turn if it has that.
+	end func()
 }
 
-// attach takes the sandbox's turn. The context that it returns ends with ctx, until
-// that is unbound, and when the sandbox stops.
-func (t *turns) attach(ctx context.Context, sandbox Sandbox) (context.Context, *attempt, error) {
+// attempt returns a context for one, which ends with ctx, until that is unbound, and
+// when the sandbox stops.
+func (t *turns) attempt(ctx context.Context, sandbox Sandbox) (context.Context, *attempt) {
 	pod := sandbox.Pod.UID
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	a := &attempt{sandboxID: sandbox.ID, cancel: cancel, unbind: context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })}
+	if ctx.Err() != nil {
+		cancel(context.Cause(ctx)) // which the runtime does a moment later
+	}
 	turn := t.join(pod)
 	t.mutex.Lock()
+	defer t.mutex.Unlock()
 	turn.attempts[a] = true
-	t.mutex.Unlock()
-	end := func() {
+	a.end = func() {
 		a.unbind()
 		cancel(nil)
 		t.mutex.Lock()
@@ -127,15 +130,19 @@ func (t *turns) attach(ctx context.Context, sandbox Sandbox) (context.Context, *
 		delete(turn.attempts, a)
 		t.forget(pod, turn)
 	}
-	if ctx.Err() != nil {
-		cancel(context.Cause(ctx)) // which the runtime does a moment later
-	}
-	leave, err := t.take(work, pod, "attaching sandbox "+sandbox.ID)
+	return work, a
+}
+
+// attach begins an attempt and takes the sandbox's turn.
+func (t *turns) attach(ctx context.Context, sandbox Sandbox) (context.Context, *attempt, error) {
+	work, a := t.attempt(ctx, sandbox)
+	leave, err := t.take(work, sandbox.Pod.UID, "attaching sandbox "+sandbox.ID)
 	if err != nil {
-		end()
+		a.end()
 		return nil, nil, err
 	}
-	a.leave = func() { leave(); end() }
+	forget := a.end
+	a.end = func() { leave(); forget() }
 	return work, a, nil
 }
 

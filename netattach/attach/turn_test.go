@@ -34,7 +34,7 @@ func (n *node) hold(t *testing.T) (letGo func()) {
 	return leave
 }
 
-// waits returns once so many have or await the pod's turn.
+// waits returns once the pod's turn has so many users: who has it, attempts, and who awaits it.
 func (n *node) waits(users int) {
 	for {
 		n.attacher.turns.mutex.Lock()
@@ -140,7 +140,7 @@ func TestSandboxThatEndsWhileItWaitsIsNotAttached(t *testing.T) {
 					answer <- n.attacher.Attach(context.Background(), n.sandbox)
 				}
 			}()
-			n.waits(2)
+			n.waits(3)
 			if err := os.Remove(n.sandbox.NetNS); err != nil {
 				t.Fatal(err)
 			}
@@ -187,6 +187,29 @@ func TestStopEndsTheAttachmentThatIsUnderWay(t *testing.T) {
 	}
 }
 
+// A container is about to start and waits, and the sandbox stops. It is not attached anew
+// behind the sandbox's end.
+func TestStopEndsTheStartOfAContainerThatWaits(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	letGo, start, stop := n.hold(t), make(chan error, 1), make(chan error, 1)
+	go func() {
+		start <- n.attacher.Admit(context.Background(), Container{Sandbox: n.sandbox, Claim: "claim-1"}, n.pod.FD)
+	}()
+	n.waits(3)
+	go func() { stop <- n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1") }()
+	if err := <-start; !errors.Is(err, errStopped) {
+		t.Errorf("%v; want a refusal, since the sandbox stops", err)
+	}
+	letGo()
+	if err := <-stop; err != nil {
+		t.Error(err)
+	}
+	if !n.host.Has(t, "rail0") || n.recordCount(t) != 0 {
+		t.Errorf("rail0 is on the host: %t, records: %d", n.host.Has(t, "rail0"), n.recordCount(t))
+	}
+}
+
 // Whoever has a turn has it alone, and nothing is left of those who did not get it.
 func TestTurnsAreTaken(t *testing.T) {
 	var turns turns
@@ -207,7 +230,7 @@ func TestTurnsAreTaken(t *testing.T) {
 			} else {
 				var a *attempt
 				if _, a, err = turns.attach(ctx, Sandbox{ID: fmt.Sprint(i % 5), Pod: netattach.PodReference{UID: uid}}); err == nil {
-					leave = a.leave
+					leave = a.end
 				}
 				turns.stop(uid, fmt.Sprint(i%7))
 			}
