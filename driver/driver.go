@@ -152,6 +152,11 @@ func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceap
 		return nil, err
 	}
 	results := make(map[types.UID]kubeletplugin.PrepareResult, len(claims))
+	uids := make([]types.UID, len(claims))
+	for i, c := range claims {
+		uids[i] = c.UID
+	}
+	defer d.runner.Expect(uids...)()
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for _, c := range claims {

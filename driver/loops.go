@@ -52,21 +52,38 @@ func (d *Driver) publish(ctx context.Context, to publisher) {
 			return
 		case <-o.machine:
 		case <-o.ledger:
-			// Claims come several at a time, and have the processors first.
-			select {
-			case <-ctx.Done():
-				return
-			case <-o.machine:
-			case <-time.After(aside):
-			}
+			d.settle(ctx, aside, asideAtMost, o.machine)
 		case <-time.After(homecoming):
 		}
 	}
 }
 
-// aside is how long what claims change waits to be published: the scheduler knows
-// of it before the node does.
-const aside = 100 * time.Millisecond
+// Claims come several at a time, and have the processors first: what they change, which
+// the scheduler knew before the node did, is published once they have stopped coming
+// for aside, or after asideAtMost.
+const (
+	aside       = 200 * time.Millisecond
+	asideAtMost = 2 * time.Second
+)
+
+// settle returns when the journal has not changed for as long as quiet, after limit at
+// the latest, and at once when urgent or ctx ends.
+func (d *Driver) settle(ctx context.Context, quiet, limit time.Duration, urgent <-chan struct{}) {
+	for late := time.After(limit); ; {
+		changed := d.cfg.Journal.Changed()
+		select {
+		case <-ctx.Done():
+			return
+		case <-urgent:
+			return
+		case <-late:
+			return
+		case <-time.After(quiet):
+			return
+		case <-changed:
+		}
+	}
+}
 
 // withEmptyPools adds the node's pools that are not in use, without slices. The
 // library removes slices of a pool that it is not told of half a minute after its
@@ -149,17 +166,7 @@ func (d *Driver) checkpoint(ctx context.Context) {
 			return
 		case <-changed:
 		}
-		for limit, quiet := time.After(upToDate), false; !quiet; {
-			select {
-			case <-ctx.Done():
-				return
-			case <-limit:
-				quiet = true
-			case <-time.After(calm):
-				quiet = true
-			case <-d.cfg.Journal.Changed():
-			}
-		}
+		d.settle(ctx, calm, upToDate, nil)
 	}
 }
 

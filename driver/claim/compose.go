@@ -18,6 +18,8 @@ func (r *Runner) compose(ctx context.Context, steps []Step) (done func()) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
+		// The plans of claims that come together have the processors first: the disk waits for them.
+		r.cfg.Journal.gathering.wait()
 		for _, step := range steps {
 			if c, can := step.(composer); can {
 				// An error comes again when the step is done.

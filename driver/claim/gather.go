@@ -9,31 +9,42 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // gatherLimit bounds the wait: a claim whose plan needs the API server or a GPU
 // holds nobody up for longer.
-const gatherLimit = 300 * time.Microsecond
+const gatherLimit = time.Millisecond
 
-// gathering counts who is about to change the journal.
+// gathering knows who is about to change the journal.
 type gathering struct {
 	mu       sync.Mutex
-	expected int
+	expected map[types.UID]bool
 	// none is closed when nobody is expected any more; nil while nobody waits for that.
 	none chan struct{}
 }
 
-// Expect says that a change will come soon. The caller calls arrived right before it
-// makes the change, or when there will be none; further calls do nothing.
-func (j *Journal) Expect() (arrived func()) {
+// Expect says that a change for each of the claims will come soon. The caller calls arrived
+// right before it makes the changes, or when there will be none; further calls do nothing.
+// A claim that is expected twice has arrived with the first.
+func (j *Journal) Expect(claims ...types.UID) (arrived func()) {
 	g := &j.gathering
 	g.mu.Lock()
-	g.expected++
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	if g.expected == nil {
+		g.expected = map[types.UID]bool{}
+	}
+	for _, claim := range claims {
+		g.expected[claim] = true
+	}
 	return sync.OnceFunc(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.expected--; g.expected == 0 && g.none != nil {
+		for _, claim := range claims {
+			delete(g.expected, claim)
+		}
+		if len(g.expected) == 0 && g.none != nil {
 			close(g.none)
 			g.none = nil
 		}
@@ -58,7 +69,7 @@ func (g *gathering) wait() {
 func (g *gathering) awaited() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.expected > 0 && g.none == nil {
+	if len(g.expected) > 0 && g.none == nil {
 		g.none = make(chan struct{})
 	}
 	return g.none

@@ -1,9 +1,12 @@
 package claim
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func TestAWriteWaitsAMomentForThoseWhoAreExpected(t *testing.T) {
@@ -22,8 +25,8 @@ func TestAWriteWaitsAMomentForThoseWhoAreExpected(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				j := &Journal{}
-				for _, after := range test.expected {
-					arrived := j.Expect()
+				for i, after := range test.expected {
+					arrived := j.Expect(types.UID(fmt.Sprint(i)))
 					come := func() {
 						time.Sleep(after)
 						arrived()

@@ -116,6 +116,10 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	return &Runner{cfg: cfg, operations: map[types.UID]chan struct{}{}, orphans: map[types.UID]bool{}}
 }
 
+// Expect says that the claims are about to be prepared, so that the journal is written for
+// all of them at once; done that none is any more.
+func (r *Runner) Expect(claims ...types.UID) (done func()) { return r.cfg.Journal.Expect(claims...) }
+
 // Prepare makes the claim ready for containers and returns its entry.
 func (r *Runner) Prepare(ctx context.Context, arrival Arrival, claim *resourceapi.ResourceClaim) (*Entry, error) {
 	if err := ctx.Err(); err != nil {
@@ -150,6 +154,8 @@ func (r *Runner) Unprepare(ctx context.Context, claim types.UID) error {
 
 func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (prepared *Entry, failure error) {
 	defer func() { r.cfg.Prepared(claim, failure) }()
+	arrived := r.cfg.Journal.Expect(claim.UID)
+	defer arrived()
 	if err := r.cfg.Journal.Later(claim.UID, r.cfg.BootID); err != nil {
 		return nil, err
 	}
@@ -168,8 +174,6 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 			return nil, fmt.Errorf("what claim %s/%s had before has to be undone first: %w", claim.Namespace, claim.Name, err)
 		}
 	}
-	arrived := r.cfg.Journal.Expect()
-	defer arrived()
 	entry, err := r.plan(ctx, claim)
 	if err != nil {
 		return nil, err
@@ -288,7 +292,7 @@ func (r *Runner) do(ctx context.Context, entry *Entry, steps []Step, isNew bool)
 // What only waits for the driver to work again holds nobody up, see leave.
 func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 	waiting := map[string]bool{}
-	arrived := r.cfg.Journal.Expect()
+	arrived := r.cfg.Journal.Expect(entry.ClaimUID)
 	defer arrived()
 	for i, step := range slices.Backward(r.cfg.Steps(entry)) {
 		klog.FromContext(ctx).V(4).Info("Undoing a step", "step", step.Name())

@@ -106,14 +106,15 @@ type account struct {
 	parts []part
 }
 
-// accountFor takes the calls of one claim each that were measured between two readings
-// apart. The parts add up to the calls' mean.
-func accountFor(before, after *clocks, calls samples) account {
-	n := float64(len(calls))
+// accountFor takes the calls of that many claims each that were measured between two
+// readings apart: what each part took for a claim, of the calls' mean. Claims of one call
+// have their parts side by side.
+func accountFor(of string, before, after *clocks, calls samples, claims int) account {
 	all := 0.0
 	for _, call := range calls {
-		all += call / n
+		all += call / float64(len(calls))
 	}
+	n := float64(len(calls) * claims)
 	var parts []part
 	counted, fetched := 0.0, 0.0
 	for _, name := range slices.Sorted(maps.Keys(after.steps)) {
@@ -138,7 +139,7 @@ func accountFor(before, after *clocks, calls samples) account {
 		return 0
 	})
 	prepare := milliseconds(after.prepare.minus(before.prepare).sum) / n
-	return account{fmt.Sprintf("one prepared claim, mean of %d calls", len(calls)), append(parts,
+	return account{fmt.Sprintf("%s, mean of %d calls", of, len(calls)), append(parts,
 		part{"the rest of the agent", prepare - counted},
 		part{"gRPC and the kubelet plugin library", all - prepare - fetched},
 		part{"all", all})}

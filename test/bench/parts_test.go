@@ -55,7 +55,7 @@ func TestAccountOfACall(t *testing.T) {
 	if after.prepare.count != 12 || after.steps["journal, undo"] != (clock{2, 9 * time.Second}) {
 		t.Errorf("read %+v", after)
 	}
-	told := accountFor(before, after, samples{6, 10})
+	told := accountFor("one prepared claim", before, after, samples{6, 10}, 1)
 	parts := told.parts
 	// Two calls of 8 ms in the mean: in the agent 4 each, of which 2.5 are the journal's,
 	// after 2 for the fetch. What unprepare does between the calls is not theirs.

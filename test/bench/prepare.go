@@ -58,33 +58,40 @@ func measurePrepare(ctx context.Context, b *bed, results []*Result) (err error) 
 	if err != nil {
 		return err
 	}
-	one, oneFloor, err := p.one(ctx)
-	if err != nil {
-		return err
+	prepared := before.prepare.count
+	var ours, floors [3]samples
+	for i, shape := range []struct {
+		of      string
+		measure func(context.Context) (ours, floor samples, err error)
+		// claims of one call.
+		claims int
+	}{
+		{"one prepared claim", p.one, 1},
+		{"eight claims in one call, each part as it is for one of them", p.batch, atOnce},
+		{"one of eight calls at once", p.concurrent, 1},
+	} {
+		if ours[i], floors[i], err = shape.measure(ctx); err != nil {
+			return err
+		}
+		prepared += uint64(len(ours[i]) * shape.claims)
+		after, err := b.clocks(ctx, prepared)
+		if err != nil {
+			return err
+		}
+		b.accounts = append(b.accounts, accountFor(shape.of, before, after, ours[i], shape.claims))
+		before = after
 	}
-	after, err := b.clocks(ctx, before.prepare.count+uint64(len(one)))
-	if err != nil {
-		return err
-	}
-	b.accounts = append(b.accounts, accountFor(before, after, one))
-	batch, batchFloor, err := p.batch(ctx)
-	if err != nil {
-		return err
-	}
-	concurrent, concurrentFloor, err := p.concurrent(ctx)
-	if err != nil {
-		return err
-	}
+	one, batch, concurrent := ours[0], ours[1], ours[2]
 	results[0].Set(one.p50(), len(one))
-	results[0].SetFloor(oneFloor.p50())
-	results[0].Budget = 1.5 * oneFloor.p50()
+	results[0].SetFloor(floors[0].p50())
+	results[0].Budget = 1.5 * floors[0].p50()
 	results[0].Note = "floor: one GET of the claim and one fsynced file"
 	results[1].Set(batch.p50(), len(batch))
-	results[1].SetFloor(batchFloor.p50())
+	results[1].SetFloor(floors[1].p50())
 	results[1].Budget = 2 * one.p50()
 	results[1].Note = "floor: eight GETs at once and one fsynced file"
 	results[2].Set(concurrent.p99(), len(concurrent))
-	results[2].SetFloor(concurrentFloor.p99())
+	results[2].SetFloor(floors[2].p99())
 	results[2].Budget = 4 * one.p50()
 	results[2].Note = fmt.Sprintf("p50 %s ms; floor: eight at once of one GET and one fsynced file each, p99", number(new(concurrent.p50())))
 	return nil

@@ -77,6 +77,9 @@ func (p Plan) nodeValues(n NodePlan) nodeValues {
 
 // writeNode lays out the node's directory.
 func (p Plan) writeNode(n NodePlan) error {
+	if err := mountRun(p.nodePath(n, "run")); err != nil {
+		return fmt.Errorf("lay out node %s: %w", n.Name, err)
+	}
 	dirs := []string{"run/netns", "run/cdi", "run/nri", "run/containerd", "run/hostler", "run/lock", "lib/kubelet", "lib/containerd", "lib/cni",
 		"lib/hostler/bin", "opt/cni/bin", "log", "etc/cni/net.d", "etc/cdi", "etc/nri", "etc/containerd", "etc.work"}
 	for _, dir := range dirs {
@@ -107,6 +110,24 @@ func (p Plan) writeNode(n NodePlan) error {
 	}
 	if err := install(filepath.Join(p.Binaries, "nvidia-cdi-hook"), p.nodePath(n, "lib/hostler/bin/nvidia-cdi-hook")); err != nil {
 		return fmt.Errorf("install nvidia-cdi-hook on node %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// mountRun has the node's /run be in memory, as it is on every machine. removeDirectory unmounts it.
+func mountRun(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("look what file system %s is on: %w", dir, err)
+	}
+	if fs.Type == unix.TMPFS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=1g"); err != nil {
+		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 	}
 	return nil
 }

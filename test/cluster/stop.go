@@ -132,7 +132,7 @@ func (p Plan) removeNetwork(ctx context.Context) error {
 }
 
 func (p Plan) removeDirectory() error {
-	// Mounts here would be another's mistake; deleting through one would reach what it shows.
+	// The nodes' /run are mounts. Others would be somebody's mistake: deleting through one would reach what it shows.
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("look for mounts below %s: %w", p.Dir, err)
