@@ -25,7 +25,7 @@ type record struct {
 	RulesetHash string `json:"rulesetHash"`
 	// Powers with which containers that use the claim were let start.
 	Powers []string `json:"powers"`
-	Intent      struct {
+	Intent struct {
 		Devices []device `json:"devices"`
 	} `json:"intent"`
 	Devices []deviceState `json:"devices"`
