@@ -109,9 +109,34 @@ func TestSeveralNetworksOfOneDevice(t *testing.T) {
 		t.Errorf("leases of the bridge's network: %v, want two", got)
 	}
 
+	s.pluginsSayWhatChanged("left", "right")
+
 	s.kubectl("delete", "pod", "left", "right")
 	// A bridge outlives its last port, as it does where the plugin is run by a runtime.
 	s.onNode("ip link del NIC", bridge)
+}
+
+// pluginsSayWhatChanged takes the first pod's lease away while the agent is. The next one
+// asks all plugins, of which one finds fault with one pod, and leaves both pods alone.
+func (s *scenario) pluginsSayWhatChanged(troubled, other string) {
+	s.Helper()
+	address := strings.TrimSpace(s.sh(troubled, "ip -o -4 addr show net9 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'"))
+	s.killAgent()
+	must(s.T, os.Remove(filepath.Join(s.node.Root, "lib/cni/networks/apart", address)))
+	s.awaitAgent()
+	attached := func(pod string) string {
+		return s.kubectl("get", "resourceclaims", "-o", `jsonpath={range .items[?(@.metadata.ownerReferences[0].name=="`+pod+`")]}{.status.devices[0].conditions[?(@.type=="Attached")]}{end}`)
+	}
+	s.eventually("the claim's status has the plugin's words", func() error {
+		if got := attached(troubled); !strings.Contains(got, "CheckFailed") || !strings.Contains(got, "host-local") || strings.Contains(got, ";") {
+			return fmt.Errorf("%s, want CheckFailed with what host-local finds and nothing else", got)
+		}
+		return s.eventsContain(troubled, "NetworkCheckFailed")
+	})
+	if got := attached(other); !strings.Contains(got, `"True"`) {
+		s.Errorf("of the other pod's claim the plugins say %s", got)
+	}
+	s.awaitReady(troubled, other)
 }
 
 // The chain's first plugin takes the device from the node itself, by its PCI address.
