@@ -34,7 +34,7 @@ test-unit: deps-test ## Unit, property and network namespace tests
 	@test/unit.sh
 test-e2e: deps-test image-race ## Scenarios in a real one-node cluster
 	@$(CLUSTER) build
-	older=$$(test/older.sh) && HOSTLER_E2E=1 HOSTLER_OLDER=$$older HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go tool -modfile=test/tools/go.mod gotestsum --format testname -- -p 1 -count=1 -timeout 30m ./test/cluster/... ./test/e2e/...
+	older=$$(test/older.sh) && later=$$(test/later.sh) && HOSTLER_E2E=1 HOSTLER_OLDER=$$older HOSTLER_LATER=$$later HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go tool -modfile=test/tools/go.mod gotestsum --format testname -- -p 1 -count=1 -timeout 30m ./test/cluster/... ./test/e2e/...
 test-churn: deps-test image-race ## Two hundred pods through eight GPUs, twice, and eight NICs, with faults
 	@$(CLUSTER) build
 	HOSTLER_E2E=1 HOSTLER_E2E_CHURN=200 HOSTLER_IMAGE=$(CURDIR)/bin/race/hostler-image.tar go test -v -count=1 -timeout 30m -run TestManyPodsThroughEight ./test/e2e
