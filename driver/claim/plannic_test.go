@@ -229,8 +229,13 @@ func TestPlanRefusesWhatTheNICCannot(t *testing.T) {
 			}
 		})
 	}
-	if _, err := planOn(machine(), nicClaim(nicPlain, `{"vrf": {"name": "red", "table": 9}}`, `{"vrf": {"name": "blue"}}`)); err == nil || !strings.Contains(err.Error(), "vrf.table: Required") {
-		t.Errorf("%v; want a VRF's name not to be taken for that of its class's table", err)
+	// What of a VRF the claim leaves to its class, that says; what neither says is refused.
+	entry, err := planOn(machine(), nicClaim(nicPlain, `{"vrf": {"name": "red", "table": 9}}`, `{"vrf": {"name": "blue"}}`))
+	if err != nil || *entry.Devices[0].Network.VRF != (netattach.VRF{Name: "blue", Table: 9}) {
+		t.Errorf("%v; want the claim's name and the class's table", err)
+	}
+	if _, err := planOn(machine(), nicClaim(nicPlain, `{"vrf": {"name": "red"}}`, `{"vrf": {"name": "blue"}}`)); err == nil || !strings.Contains(err.Error(), "vrf.table: Required") {
+		t.Errorf("%v; want a VRF without a table refused", err)
 	}
 }
 
