@@ -25,7 +25,7 @@ func TestWrongInputIsRefusedWithARemedy(t *testing.T) {
 		says []string
 	}{
 		"an unknown key in the file":         {[]string{"agent", file(head + "metrics: {port: 80}\n")}, []string{`unknown field "metrics.port"`, "the fields there are: address, interval"}},
-		"a key of the wrong type":            {[]string{"agent", file(head + "logging: {verbosity: much}\n")}, []string{"logging.verbosity", "string", "int32", "correct the value"}},
+		"a key of the wrong type":            {[]string{"agent", file(head + "logging: {verbosity: much}\n")}, []string{"logging.verbosity", "string", "a whole number of 32 bits", "correct the value"}},
 		"a file of another kind":             {[]string{"agent", file("apiVersion: hostler.dev/v1alpha1\nkind: GPUConfig\n")}, []string{`kind: "GPUConfig"`, "write one of AgentConfig"}},
 		"a file that is not YAML":            {[]string{"agent", file("{")}, []string{"neither JSON nor YAML", "AgentConfig"}},
 		"a file that is not there":           {[]string{"agent", "--config=/does/not/exist"}, []string{"/does/not/exist: no such file", "correct --config"}},
