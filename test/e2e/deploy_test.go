@@ -28,9 +28,9 @@ func install(ctx context.Context) error {
 	return testbed.Deploy(ctx, cluster.DeployOptions{Image: image, Values: values()})
 }
 
-// values of the chart: a recovery that is waited for in seconds, and the log of each claim.
+// values of the chart: a recovery that comes in seconds, and the log of each claim.
 func values(more ...string) []string {
-	return append([]string{"config.health.recoveryHoldDown=2s", "config.logging.verbosity=2",
+	return append([]string{"config.health.recoveryHoldDown=2s", "config.health.pollInterval=1s", "config.logging.verbosity=2",
 		"updateStrategy.rollingUpdate.maxSurge=0", "updateStrategy.rollingUpdate.maxUnavailable=100%", "minReadySeconds=0"}, more...)
 }
 

@@ -48,7 +48,14 @@ func TestClaimsOfALaterVersionAreLeftAlone(t *testing.T) {
 	s.eventually("the claim that both versions know has ended", func() error { return s.journalHolds() })
 	same := fmt.Sprintf(`device.attributes["resource.kubernetes.io"].pciBusID == %q`, attribute(s.device(nic), "resource.kubernetes.io/pciBusID"))
 	s.apply(template("next", requests(request("nic", anyNIC, same))), pod("next", "next", ""))
-	s.eventually("nobody else gets what the later version gave away", func() error { return s.eventsContain("next", "already held by claim "+s.namespace+"/rdma-") })
+	s.eventually("nobody else gets what the later version gave away", func() error {
+		holds := fmt.Sprintf("device=%q holder=\"%s/rdma-", nic, s.namespace)
+		log, err := s.try("-n", agentNamespace, "logs", s.agent(), "--tail=-1")
+		if err == nil && !strings.Contains(log, holds) {
+			err = fmt.Errorf("the agent's log does not say that a claim waits for %s", holds)
+		}
+		return err
+	})
 
 	s.runImage("later")
 	s.eventually("the later version has its claims back", func() error { return s.nodeHasEvent("JournalTakenBack") })
