@@ -180,6 +180,7 @@ func (d *Driver) prepareOne(ctx context.Context, arrival claim.Arrival, c *resou
 		claim.LoggerFor(ctx, err).Error(err, "A claim cannot be prepared")
 		return kubeletplugin.PrepareResult{Err: err}
 	}
+	d.note(entry)
 	klog.FromContext(ctx).V(2).Info("Prepared a claim", "devices", len(entry.Devices), "duration", time.Since(begin))
 	result := kubeletplugin.PrepareResult{}
 	for i := range entry.Devices {
@@ -192,10 +193,18 @@ func (d *Driver) prepareOne(ctx context.Context, arrival claim.Arrival, c *resou
 	return result
 }
 
+// note has the machine know what the claim holds of what discovery does not see while
+// it is held, nor at once when it is back: the claim may be over before anybody asks.
+func (d *Driver) note(entry *claim.Entry) {
+	if slices.ContainsFunc(entry.Devices, func(d claim.Device) bool { return d.NIC != nil || d.Partition != nil || d.VFIO != nil }) {
+		d.publishInput(time.Now())
+	}
+}
+
 // heldPatience is how long a prepare waits for a device that another claim still
-// holds. The scheduler gives a device away as soon as the holder's pod was deleted,
-// which with force is before the kubelet has unprepared its claim; and a kubelet
-// that is refused comes back only after more than a minute.
+// holds, or that is on its way home from one. The scheduler gives a device away as soon as
+// the holder's pod was deleted, which with force is before the kubelet has unprepared its
+// claim; and a kubelet that is refused comes back only after more than a minute.
 const heldPatience = 15 * time.Second
 
 func (d *Driver) prepareWhenFree(ctx context.Context, arrival claim.Arrival, c *resourceapi.ResourceClaim) (*claim.Entry, error) {
@@ -212,6 +221,8 @@ func (d *Driver) prepareWhenFree(ctx context.Context, arrival claim.Arrival, c *
 			klog.FromContext(ctx).V(2).Info("Waiting for another claim to let go of a device", "device", held.Device, "holder", klog.KRef(held.Namespace, held.Claim))
 		case errors.Is(err, claim.ErrComingHome):
 			klog.FromContext(ctx).V(2).Info("Waiting for a GPU to come back from user space", "reason", err.Error())
+		case errors.Is(err, claim.ErrNetdevAway):
+			klog.FromContext(ctx).V(2).Info("Waiting for a NIC to come home", "reason", err.Error())
 		default:
 			return entry, err
 		}

@@ -219,6 +219,46 @@ func TestPrepareWaitsForTheLastHolder(t *testing.T) {
 	}
 }
 
+// So does discovery, which may see the old pod's end after the kubelet has told it.
+func TestPrepareWaitsForANICThatIsNotHomeYet(t *testing.T) {
+	home, away := machineOf(0), machineOf(0)
+	away.NICs[0].Link = nil
+	s := start(t, claimOn("c", publish.NICPool(node), home.NICs[0].Name))
+	s.SetSnapshot(away)
+	answer := make(chan *drapbv1.NodePrepareResourceResponse, 1)
+	go func() { answer <- s.prepare(t, "uid-c", "c") }()
+	select {
+	case got := <-answer:
+		t.Fatalf("answer %v while the NIC is away", got)
+	case <-time.After(100 * time.Millisecond): // long enough for a refusal
+	}
+	s.SetSnapshot(home)
+	if got := <-answer; got.Error != "" {
+		t.Errorf("answer %q after the NIC was seen at home", got.Error)
+	}
+}
+
+// A claim that came and went between two looks at the ledger had its NIC all the same.
+func TestNICThatWasHeldForAMoment(t *testing.T) {
+	home, away := machineOf(0), machineOf(0)
+	away.NICs[0].Link = nil
+	name := home.NICs[0].Name
+	s := start(t, claimOn("old", publish.NICPool(node), name), claimOn("new", publish.NICPool(node), name))
+	s.SetSnapshot(home)
+	if got := s.prepare(t, "uid-old", "old"); got.Error != "" {
+		t.Fatal(got.Error)
+	}
+	if _, err := drapbv1.NewDRAPluginClient(s.conn).NodeUnprepareResources(context.Background(), &drapbv1.NodeUnprepareResourcesRequest{
+		Claims: []*drapbv1.Claim{{Namespace: "team", Name: "old", Uid: "uid-old"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.SetSnapshot(away) // as discovery saw it in the old pod
+	if got := s.prepare(t, "uid-new", "new"); got.Error != "" {
+		t.Errorf("answer %q for a NIC that a claim has just given back", got.Error)
+	}
+}
+
 func TestNICOnItsWayHome(t *testing.T) {
 	home, away := machineOf(0), machineOf(0)
 	away.NICs[0].Link = nil

@@ -32,7 +32,7 @@ func planNIC(in PlanInput, device *Device, nic *topology.NIC, result *resourceap
 	case device.AdminAccess:
 		return fmt.Errorf("NIC %s: admin access is for devices that can be looked at while others use them; a NIC is in one network namespace at a time; leave adminAccess out of the request", name)
 	case nic.NetdevAway():
-		return fmt.Errorf("NIC %s: its netdev is not in the host's network namespace; some other program on the node took it, or it is on its way home from an earlier pod; the kubelet tries again", name)
+		return fmt.Errorf("NIC %s: %w; the kubelet tries again", name, ErrNetdevAway)
 	}
 	bandwidth, err := shareOf(name, nic, result, config)
 	if err != nil {

@@ -14,6 +14,10 @@ import (
 	"github.com/hostler-dev/hostler/topology"
 )
 
+// ErrNetdevAway says that the NIC's netdev is not in the host's network namespace, as far
+// as is known: it may be on its way home from a claim that is over.
+var ErrNetdevAway = errors.New("its netdev is not in the host's network namespace; some other program on the node took it, or it is on its way home from an earlier pod")
+
 // ErrComingHome says that a claim had the GPU in user space until a moment ago, or
 // has it still, and that its driver does not list it.
 var ErrComingHome = errors.New("an earlier claim had it in user space, and it is not back at its driver yet")

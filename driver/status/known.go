@@ -26,9 +26,11 @@ type known struct {
 	uid             types.UID
 	// allocated are its devices of this driver.
 	allocated []Device
-	// prepared and failure are how its last prepare ended.
+	// prepared and failure are how its last prepare ended; settled is until when a
+	// prepared claim waits for what else becomes of it.
 	prepared bool
 	failure  string
+	settled  time.Time
 	// attachFailures by pod.
 	attachFailures map[types.UID]string
 	// present is what the API server has of this driver, as of the claim's version.
@@ -100,9 +102,9 @@ func (w *Writer) Prepared(c *resourceapi.ResourceClaim, err error) {
 		w.claims[c.UID] = k
 	}
 	k.see(c)
-	k.allocated, k.doubtful, k.prepared, k.failure = allocated, false, err == nil, ""
+	k.allocated, k.doubtful, k.prepared, k.failure, k.settled = allocated, false, err == nil, "", w.cfg.Now().Add(settleTime)
 	if err != nil {
-		k.failure = err.Error()
+		k.failure, k.settled = err.Error(), time.Time{}
 	}
 	w.mu.Unlock()
 	delay := settleTime
@@ -136,6 +138,7 @@ func (w *Writer) Attached(change attach.Change) {
 	w.mu.Lock()
 	k := w.claims[change.Claim]
 	if k != nil {
+		k.settled = time.Time{}
 		switch {
 		case change.Err != nil:
 			k.attachFailures[change.Pod] = change.Err.Error()

@@ -153,6 +153,9 @@ func (w *Writer) write(ctx context.Context, uid types.UID) (again time.Duration,
 		}
 	}
 	now := w.cfg.Now()
+	if wait := k.settled.Sub(now); k.prepared && wait > 0 {
+		return wait, nil
+	}
 	wanted := dated(Wanted(Claim{Entry: entry, Allocated: k.allocated, Failure: k.failure, Records: records, AttachFailures: k.attachFailures}), k.present, now)
 	switch compare(wanted, k.present) {
 	case same:

@@ -47,6 +47,29 @@ func TestPodStartCostsOneWrite(t *testing.T) {
 	})
 }
 
+func TestClaimThatIsNotLeftInPeaceIsWrittenOnceItIs(t *testing.T) {
+	run(t, func(s *server, w *Writer) {
+		gpu := entryOf(claim.Device{Request: "gpu", Pool: "node-a/gpu", Name: "gpu-0"})
+		for range 100 {
+			s.holds(gpu)
+			w.Prepared(s.seen(), nil)
+			after(settleTime / 3)
+			s.holds(nil)
+			w.Unprepared("uid")
+			after(settleTime / 100)
+		}
+		if status, writes := s.says(); writes > 0 {
+			t.Errorf("%d writes, the last says\n%s", writes, status)
+		}
+		s.holds(gpu)
+		w.Prepared(s.seen(), nil)
+		after(settleTime)
+		if status, writes := s.says(); writes != 1 {
+			t.Errorf("left in peace, %d writes say\n%s\nwant 1", writes, status)
+		}
+	})
+}
+
 func TestStatusFollowsTheClaim(t *testing.T) {
 	run(t, func(s *server, w *Writer) {
 		expect := func(when string, writes int, want string) {
