@@ -55,6 +55,7 @@ type node struct {
 }
 
 func newNode(t *testing.T) *node {
+	nettest.NeedBPF(t)
 	n := &node{host: nettest.New(t), peer: nettest.New(t), pod: nettest.New(t), run: t.TempDir(), intents: journal{}, now: time.Now()}
 	for i, name := range []string{"rail0", "rail1"} {
 		nettest.Join(t, n.host, name, n.peer, "to-"+name)

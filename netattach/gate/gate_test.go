@@ -94,6 +94,7 @@ type node struct {
 }
 
 func newNode(t *testing.T) *node {
+	nettest.NeedBPF(t)
 	n := &node{run: t.TempDir(), host: nettest.New(t), pod: nettest.New(t), intents: &journal{intents: map[types.UID]netattach.Intent{}}, bundle: t.TempDir(), podUID: "pod-1"}
 	peer := nettest.New(t)
 	nettest.Join(t, n.host, "rail0", peer, "peer0")

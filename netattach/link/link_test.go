@@ -24,6 +24,7 @@ type machine struct {
 }
 
 func newMachine(t *testing.T) *machine {
+	nettest.NeedBPF(t)
 	m := &machine{host: nettest.New(t), pod: nettest.New(t), peer: nettest.New(t)}
 	nettest.Join(t, m.host, "rail0", m.peer, "peer0")
 	m.host.Up(t, "rail0", "10.1.0.9/24", "2001:db8:9::9/64")

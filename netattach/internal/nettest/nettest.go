@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -26,6 +27,20 @@ type Namespace struct {
 	// Path is one that setns accepts, as a runtime would name it.
 	Path   string
 	Handle *netlink.Handle
+}
+
+// NeedBPF skips the test in a user namespace that an unprivileged user made. The kernel
+// lets its root do most with its network namespaces, but lists no netdev's BPF programs
+// to it (bpf(2), BPF_PROG_QUERY), which are looked for before a netdev is moved.
+func NeedBPF(t testing.TB) {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fields := strings.Fields(string(raw)); len(fields) != 3 || fields[2] != "4294967295" {
+		t.Skip("needs the machine's own user namespace to list a netdev's BPF programs: run as root")
+	}
 }
 
 // New makes a namespace with lo up. It skips the test where the process may not.
