@@ -12,5 +12,5 @@ if cmp -s "$file" "$out/journalconversion.txt"; then
   exit 1
 fi
 printf '{"Replace": {"%s": "%s"}}\n' "$PWD/$file" "$out/journalconversion.txt" >"$out/overlay.json"
-GOFLAGS=-overlay=$out/overlay.json go run ./deploy/image -race -output "$out/hostler-image.tar" -bin "$out/bin" -tag localhost/hostler-dev/hostler:later -version later >&2
+GOFLAGS="${GOFLAGS:-} '-overlay=$out/overlay.json'" go run ./deploy/image -race -output "$out/hostler-image.tar" -bin "$out/bin" -tag localhost/hostler-dev/hostler:later -version later >&2
 echo "$out/hostler-image.tar"

@@ -12,6 +12,10 @@ cd "$(dirname "$0")/.."
 commit=70795ecf3ec6ef4df6cf98822e9fdb92cff121f8
 out=$PWD/bin/older/$commit
 if [ ! -e "$out/hostler-image.tar" ]; then
+  if [ -e .git ] && ! git rev-parse --git-dir >/dev/null; then
+    echo "older: git does not read this checkout, see above" >&2
+    exit 1
+  fi
   if ! git cat-file -e "$commit^{commit}" 2>/dev/null; then
     echo "older: commit $commit is not in this checkout; in the rolling update the agent is replaced by its own version" >&2
     exit 0

@@ -25,7 +25,9 @@ type record struct {
 	RulesetHash string `json:"rulesetHash"`
 	// Powers with which containers that use the claim were let start.
 	Powers []string `json:"powers"`
-	Intent struct {
+	// PowersKnown is false in records of versions that did not note them.
+	PowersKnown bool `json:"powersKnown"`
+	Intent      struct {
 		Devices []device `json:"devices"`
 	} `json:"intent"`
 	Devices []deviceState `json:"devices"`
@@ -110,7 +112,7 @@ func (r record) overpowered(records string, q question) error {
 				return fmt.Errorf("the pod has %s, which this container could undo because it has %s; remove that from securityContext.capabilities (or \"privileged\")", limits, capability)
 			}
 		}
-		if !slices.Contains(r.Powers, capability) {
+		if r.PowersKnown && !slices.Contains(r.Powers, capability) {
 			return fmt.Errorf("the agent has let no container with %s start with it before", capability)
 		}
 	}

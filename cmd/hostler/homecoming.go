@@ -33,6 +33,7 @@ func (a *agent) homecoming(ctx context.Context) error {
 			sleep(ctx, interval)
 		}
 	}()
+	go a.checkAdopted(ctx, interval)
 	for {
 		begin := time.Now()
 		err := a.attacher.Reconcile(ctx)
@@ -47,6 +48,17 @@ func (a *agent) homecoming(ctx context.Context) error {
 		case <-hints:
 			sleep(ctx, calm) // a link that moves sends a handful of messages
 		}
+	}
+}
+
+// checkAdopted has CNI plugins look at what an earlier agent attached, beside everything
+// else: each of them may take its time.
+func (a *agent) checkAdopted(ctx context.Context, interval time.Duration) {
+	for ctx.Err() == nil {
+		if err := a.attacher.CheckAdopted(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "CNI plugins could not be asked for what they made for pods; trying again")
+		}
+		sleep(ctx, interval)
 	}
 }
 

@@ -6,6 +6,7 @@
 package claim
 
 import (
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -17,10 +18,15 @@ import (
 // holds nobody up for longer.
 const gatherLimit = time.Millisecond
 
+// gatherPatience is how long one is expected at all: whoever waits for earlier work on
+// its claim, or in a step, must not cost every write the limit.
+const gatherPatience = 10 * gatherLimit
+
 // gathering knows who is about to change the journal.
 type gathering struct {
-	mu       sync.Mutex
-	expected map[types.UID]bool
+	mu sync.Mutex
+	// expected says since when.
+	expected map[types.UID]time.Time
 	// none is closed when nobody is expected any more; nil while nobody waits for that.
 	none chan struct{}
 }
@@ -33,10 +39,10 @@ func (j *Journal) Expect(claims ...types.UID) (arrived func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.expected == nil {
-		g.expected = map[types.UID]bool{}
+		g.expected = map[types.UID]time.Time{}
 	}
 	for _, claim := range claims {
-		g.expected[claim] = true
+		g.expected[claim] = time.Now()
 	}
 	return sync.OnceFunc(func() {
 		g.mu.Lock()
@@ -69,7 +75,12 @@ func (g *gathering) wait() {
 func (g *gathering) awaited() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.expected) > 0 && g.none == nil {
+	maps.DeleteFunc(g.expected, func(_ types.UID, since time.Time) bool { return time.Since(since) > gatherPatience })
+	switch {
+	case len(g.expected) == 0 && g.none != nil:
+		close(g.none)
+		g.none = nil
+	case len(g.expected) > 0 && g.none == nil:
 		g.none = make(chan struct{})
 	}
 	return g.none

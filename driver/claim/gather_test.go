@@ -9,6 +9,26 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+func TestNobodyIsExpectedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &Journal{}
+		arrived := j.Expect("held-up")
+		time.Sleep(gatherPatience + time.Millisecond)
+		begin := time.Now()
+		j.gathering.wait()
+		if waited := time.Since(begin); waited != 0 {
+			t.Errorf("waited %v for one that is held up", waited)
+		}
+		defer j.Expect("next")()
+		arrived()
+		begin = time.Now()
+		j.gathering.wait()
+		if waited := time.Since(begin); waited != gatherLimit {
+			t.Errorf("waited %v for the next one, want %v", waited, gatherLimit)
+		}
+	})
+}
+
 func TestAWriteWaitsAMomentForThoseWhoAreExpected(t *testing.T) {
 	for name, test := range map[string]struct {
 		// expected says after what time each of them comes.

@@ -161,6 +161,7 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	}
 	before := r.cfg.Journal.Entry(claim.UID)
 	if before != nil && !before.over() && before.BootID == r.cfg.BootID && before.answers(claim) {
+		arrived()
 		return r.again(ctx, before, claim)
 	}
 	if before != nil {

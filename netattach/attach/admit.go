@@ -150,12 +150,13 @@ func (a *Attacher) admitIdle(ctx context.Context, sandbox Sandbox, namespace nam
 // recordIdle records a claim that wants nothing of the network as attached.
 func (a *Attacher) recordIdle(sandbox Sandbox, namespace namespace, intent netattach.Intent) error {
 	record := newRecord(sandbox, namespace, intent, "", StateAttached)
+	record.PowersKnown = true
 	earlier, found, err := a.records.read(intent.ClaimUID, sandbox.Pod.UID)
 	if err != nil {
 		return err
 	}
 	if found && earlier.SandboxID == sandbox.ID {
-		record.Powers = earlier.Powers
+		record.Powers, record.PowersKnown = earlier.Powers, earlier.PowersKnown || earlier.State != StateAttached
 	}
 	return a.records.write(record)
 }

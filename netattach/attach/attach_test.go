@@ -31,7 +31,7 @@ func (j journal) Intent(claim types.UID) (netattach.Intent, bool) {
 }
 
 func (j journal) IntentsForPod(uid types.UID, _, _ string) (list []netattach.Intent) {
-	for _, claim := range []types.UID{"claim-1", "claim-2"} {
+	for _, claim := range []types.UID{"claim-1", "claim-2", "claim-3"} {
 		for _, pod := range j[claim].Pods {
 			if pod.UID == uid {
 				list = append(list, j[claim])

@@ -124,6 +124,7 @@ func (r *run) add(ctx context.Context, intent netattach.Intent, c chain, a multu
 // resume takes from the records what an earlier attempt in this sandbox has begun.
 func (r *run) resume() error {
 	r.chains, r.networks, r.complete = map[types.UID]int{}, map[deviceKey][]netattach.NetworkState{}, map[types.UID]bool{}
+	r.states = map[types.UID][]netattach.DeviceState{}
 	for _, intent := range r.intents {
 		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
 		if err != nil {

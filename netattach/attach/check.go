@@ -49,9 +49,9 @@ func (a *Attacher) adopt() error {
 	return nil
 }
 
-// checkAdopted asks the plugins of adopted attachments. Its error is that they could not
-// be asked.
-func (a *Attacher) checkAdopted(ctx context.Context) error {
+// CheckAdopted asks the plugins of adopted attachments, one after the other, which may
+// take long: nothing should wait for it. Its error is that they could not be asked.
+func (a *Attacher) CheckAdopted(ctx context.Context) error {
 	a.adopted.mutex.Lock()
 	all := slices.Collect(maps.Keys(a.adopted.all))
 	a.adopted.mutex.Unlock()

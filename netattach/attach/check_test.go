@@ -4,6 +4,7 @@ package attach
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,7 @@ func (n *node) reconciled(t *testing.T) (told []string) {
 func (n *node) reconcile(t *testing.T) {
 	t.Helper()
 	n.host.Do(t, func() {
-		if err := n.attacher.Reconcile(context.Background()); err != nil {
+		if err := errors.Join(n.attacher.Reconcile(context.Background()), n.attacher.CheckAdopted(context.Background())); err != nil {
 			t.Error(err)
 		}
 	})

@@ -85,8 +85,7 @@ func (a *Attacher) Reconcile(ctx context.Context) error {
 	for _, record := range records {
 		faults = append(faults, a.reconcile(ctx, record))
 	}
-	faults = append(faults, a.collectChains(ctx), a.checkAdopted(ctx))
-	return errors.Join(faults...)
+	return errors.Join(append(faults, a.collectChains(ctx))...)
 }
 
 func (a *Attacher) reconcile(ctx context.Context, record Record) error {

@@ -14,10 +14,12 @@ import (
 	"github.com/hostler-dev/hostler/netattach"
 )
 
-// tell records the devices as they are in the pod now and has the driver told.
+// tell records the devices as they are in the pod now and has the driver told. Of claims
+// that are complete that was done when they became so: their containers run, and what
+// has changed in the pod since is no reason to take anything from them, nor from others.
 func (r *run) tell(ctx context.Context) error {
 	for _, intent := range r.intents {
-		if len(intent.Devices) == 0 {
+		if len(intent.Devices) == 0 || r.complete[intent.ClaimUID] {
 			continue
 		}
 		var states []netattach.DeviceState
@@ -31,9 +33,6 @@ func (r *run) tell(ctx context.Context) error {
 				return err
 			}
 			states = append(states, state)
-		}
-		if r.states == nil {
-			r.states = map[types.UID][]netattach.DeviceState{}
 		}
 		r.states[intent.ClaimUID] = states
 		if err := r.write(intent, StateAttaching); err != nil {

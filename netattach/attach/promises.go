@@ -55,8 +55,10 @@ func brokenPromise(network netattach.NetworkState, promised netattach.InterfaceS
 	return fmt.Errorf("the CNI chain of NetworkAttachmentDefinition %s/%s made interface %s with addresses %v, but %w; delete the pod to have it made anew, and see what in the pod or in the chain changes it", network.Namespace, network.Name, promised.Name, promised.Addresses, err)
 }
 
-// recall takes what the chains of a complete attachment said from its record.
+// recall takes from its record how devices of a complete attachment are known in the pod,
+// and what their chains said.
 func (r *run) recall(record Record) {
+	r.states[record.Intent.ClaimUID] = record.Devices
 	for i, device := range record.Devices {
 		r.networks[deviceKey{record.Intent.ClaimUID, i}] = device.Networks
 	}

@@ -57,6 +57,9 @@ type Record struct {
 	// Powers are those, of the capabilities that could undo what limits a pod, with
 	// which containers that use the claim were let start.
 	Powers []string `json:"powers,omitempty"`
+	// PowersKnown: containers have been looked at for these since the sandbox was attached.
+	// Records of earlier versions say nothing of them.
+	PowersKnown bool `json:"powersKnown,omitempty"`
 	// last is set while a record is undone after which nobody else would, see release,
 	// and over if its claim is not prepared any more.
 	last, over bool
@@ -76,10 +79,14 @@ func (r Record) in(namespace namespace) bool {
 		return r.NetNSInode == namespace.inode
 	}
 	own, alive, err := r.open()
-	if err != nil || !alive {
+	if err != nil {
+		return true // the number is the same, and nothing says that it is another's
+	}
+	if !alive {
 		return false
 	}
-	return own.Close() == nil
+	own.Close()
+	return true
 }
 
 // open opens the record's namespace; alive is false if it is gone.

@@ -33,6 +33,8 @@ type run struct {
 	// that it has replaced.
 	powers map[types.UID][]string
 	former map[types.UID][][]byte
+	// unknownPowers are the claims that an earlier version attached in this sandbox.
+	unknownPowers map[types.UID]bool
 	// complete are the claims that an earlier run has attached in this sandbox. What
 	// fails now takes nothing of theirs from the containers that run.
 	complete map[types.UID]bool
@@ -147,13 +149,13 @@ func (r *run) record(state State) error {
 func (r *run) write(intent netattach.Intent, state State) error {
 	record := newRecord(r.sandbox, r.namespace, intent, r.hash, state)
 	record.Devices, record.Chains, record.Powers = r.states[intent.ClaimUID], r.chains[intent.ClaimUID], r.powers[intent.ClaimUID]
-	record.FormerRoutes = r.former[intent.ClaimUID]
+	record.FormerRoutes, record.PowersKnown = r.former[intent.ClaimUID], !r.unknownPowers[intent.ClaimUID]
 	return r.attacher.records.write(record)
 }
 
 // recallPod keeps what is on record of this sandbox and does not come out anew.
 func (r *run) recallPod() error {
-	r.powers, r.former = map[types.UID][]string{}, map[types.UID][][]byte{}
+	r.powers, r.former, r.unknownPowers = map[types.UID][]string{}, map[types.UID][][]byte{}, map[types.UID]bool{}
 	for _, intent := range r.intents {
 		record, found, err := r.attacher.records.read(intent.ClaimUID, r.sandbox.Pod.UID)
 		if err != nil {
@@ -161,6 +163,7 @@ func (r *run) recallPod() error {
 		}
 		if found && record.in(r.namespace) && record.SandboxID == r.sandbox.ID {
 			r.powers[intent.ClaimUID], r.former[intent.ClaimUID] = record.Powers, record.FormerRoutes
+			r.unknownPowers[intent.ClaimUID] = record.State == StateAttached && !record.PowersKnown
 		}
 	}
 	return nil

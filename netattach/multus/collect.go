@@ -9,8 +9,10 @@ package multus
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
+	"golang.org/x/sys/unix"
 	apitypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 )
@@ -65,5 +67,16 @@ func (c *Chain) collect(ctx context.Context, known *libcni.NetworkAttachment, ke
 		return err
 	}
 	klog.FromContext(ctx).Info("Undoing a CNI chain that nobody has any more", "network", known.Network, "sandbox", known.ContainerID, "interface", known.IfName)
-	return c.forget(ctx, known, "")
+	return c.forget(ctx, known, living(known.NetNS))
+}
+
+// living is the path if it still leads to a network namespace: there the interface is to
+// be deleted before its address is given to somebody else. A path by a process's number may
+// lead to another's by now.
+func living(path string) string {
+	var fs unix.Statfs_t
+	if strings.HasPrefix(path, "/proc/") || unix.Statfs(path, &fs) != nil || fs.Type != unix.NSFS_MAGIC {
+		return ""
+	}
+	return path
 }
