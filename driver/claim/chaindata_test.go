@@ -45,7 +45,7 @@ func TestContainersAreToldWhatChainsMade(t *testing.T) {
 		{"in two pods", append(attached, attached...), bare}, {"after its end", nil, bare},
 	} {
 		connect(content, entry, moment.states)
-		if diff := cmp.Diff(moment.want, map[resourceapi.QualifiedName]resourceapi.DeviceAttribute(content.Requests[0].Devices[0].Attributes)); diff != "" {
+		if diff := cmp.Diff(moment.want, content.Requests[0].Devices[0].Attributes); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", moment.name, diff)
 		}
 	}

@@ -83,7 +83,7 @@ func Details(err error) []string {
 	if detailed, is := err.(interface{ Details() string }); is {
 		details = append(details, detailed.Details())
 	}
-	switch wrapping := err.(type) {
+	switch wrapping := err.(type) { //nolint:errorlint // all of the tree is walked here
 	case interface{ Unwrap() error }:
 		details = append(details, Details(wrapping.Unwrap())...)
 	case interface{ Unwrap() []error }:
