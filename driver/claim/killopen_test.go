@@ -68,15 +68,7 @@ func TestKilledWhileTheJournalIsRebuilt(t *testing.T) {
 				if asides, err := filepath.Glob(path + ".damaged-*"); err != nil || (len(asides) > 0) != damage.aside {
 					t.Fatalf("%s: set aside is %v (%v)", name, asides, err)
 				}
-				if err := errors.Join(unprepare(a, k), a.reconcile()); err != nil {
-					t.Fatalf("%s: in the end: %v", name, err)
-				}
-				if diff := cmp.Diff(start, w.still()); diff != "" {
-					t.Fatalf("%s: the machine in the end (-want +got):\n%s", name, diff)
-				}
-				if err := os.RemoveAll(w.directory); err != nil {
-					t.Fatal(err)
-				}
+				w.ends(t, a, k, start, name)
 				if !first.dead {
 					if at < 6 {
 						t.Errorf("%s: only %d moments to be killed at", name, at-1)
@@ -120,15 +112,7 @@ func TestKilledWhileTheAPIServerIsAskedForClaims(t *testing.T) {
 			if diff := cmp.Diff(before, w.still()); diff != "" || a.journal.Incomplete() {
 				t.Fatalf("%s: not complete: %t; the claim (-before +after):\n%s", name, a.journal.Incomplete(), diff)
 			}
-			if err := errors.Join(unprepare(a, k), a.reconcile()); err != nil {
-				t.Fatalf("%s: in the end: %v", name, err)
-			}
-			if diff := cmp.Diff(start, w.still()); diff != "" {
-				t.Fatalf("%s: the machine in the end (-want +got):\n%s", name, diff)
-			}
-			if err := os.RemoveAll(w.directory); err != nil {
-				t.Fatal(err)
-			}
+			w.ends(t, a, k, start, name)
 			if !first.dead {
 				if at < 15 {
 					t.Errorf("%s: only %d moments to be killed at", name, at-1)
@@ -161,5 +145,19 @@ func TestKilledInTheMiddleOfAFile(t *testing.T) {
 		if diff := cmp.Diff(start, w.still()); diff != "" {
 			t.Errorf("%s in the end (-want +got):\n%s", directory, diff)
 		}
+	}
+}
+
+// ends unprepares the kind's claim, after which the machine has to be as it was at the start.
+func (w *world) ends(t *testing.T, a *agent, k kind, start still, name string) {
+	t.Helper()
+	if err := errors.Join(unprepare(a, k), a.reconcile()); err != nil {
+		t.Fatalf("%s: in the end: %v", name, err)
+	}
+	if diff := cmp.Diff(start, w.still()); diff != "" {
+		t.Fatalf("%s: the machine in the end (-want +got):\n%s", name, diff)
+	}
+	if err := os.RemoveAll(w.directory); err != nil {
+		t.Fatal(err)
 	}
 }

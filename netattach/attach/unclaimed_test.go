@@ -120,14 +120,7 @@ func TestAddressOfAVFsNetdevWhenItsClaimIsOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
-			before := n.host.Link(t, "rail0").Attrs().HardwareAddr.String()
-			n.setMAC(t, n.host, "rail0", claimsMAC)
-			device := n.device(t, "rail0", "net1", "10.1.0.5/24")
-			device.UnclaimedMAC = before
-			n.claim("claim-1", nil, device)
-			if err := n.attacher.Attach(context.Background(), n.sandbox); err != nil {
-				t.Fatal(err)
-			}
+			before := n.attachWithMAC(t)
 			test.happens(t, n, before)
 			want := before
 			if test.claims {
@@ -140,14 +133,7 @@ func TestAddressOfAVFsNetdevWhenItsClaimIsOver(t *testing.T) {
 	}
 	t.Run("the next claim sets an address, too", func(t *testing.T) {
 		n := newNode(t)
-		before := n.host.Link(t, "rail0").Attrs().HardwareAddr.String()
-		n.setMAC(t, n.host, "rail0", claimsMAC)
-		device := n.device(t, "rail0", "net1", "10.1.0.5/24")
-		device.UnclaimedMAC = before
-		n.claim("claim-1", nil, device)
-		if err := n.attacher.Attach(context.Background(), n.sandbox); err != nil {
-			t.Fatal(err)
-		}
+		before := n.attachWithMAC(t)
 		comeHome := die(t, n)
 		n.unprepare(t, "claim-1", before)
 		comeHome()
@@ -167,4 +153,18 @@ func TestAddressOfAVFsNetdevWhenItsClaimIsOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// attachWithMAC attaches a NIC that got claimsMAC for its claim, and returns the address that it had before.
+func (n *node) attachWithMAC(t *testing.T) (before string) {
+	t.Helper()
+	before = n.host.Link(t, "rail0").Attrs().HardwareAddr.String()
+	n.setMAC(t, n.host, "rail0", claimsMAC)
+	device := n.device(t, "rail0", "net1", "10.1.0.5/24")
+	device.UnclaimedMAC = before
+	n.claim("claim-1", nil, device)
+	if err := n.attacher.Attach(context.Background(), n.sandbox); err != nil {
+		t.Fatal(err)
+	}
+	return before
 }

@@ -15,6 +15,7 @@ import (
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/netattach/internal/nettest"
 )
 
 // bed is a chain of two scripted plugins and what they wrote down.
@@ -255,6 +256,25 @@ func TestLeftoversAreCollected(t *testing.T) {
 				t.Errorf("taken and left: %v, want pod u once", k.taken)
 			}
 		})
+	}
+}
+
+// An address is given to the next pod only when its interface is gone: as long as the
+// namespace is there, that is where plugins are sent to.
+func TestLeftoversAreCollectedInTheNamespaceThatIsThere(t *testing.T) {
+	there := filepath.Join(t.TempDir(), "cni-1")
+	if err := os.Symlink(nettest.New(t).Path, there); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		there:               there,
+		"/proc/self/ns/net": "", // a process's number may be another's by now
+		"/nowhere/cni-1":    "",
+		t.TempDir():         "", // what is left of the mount
+	} {
+		if got := living(path); got != want {
+			t.Errorf("%s: plugins are sent to %q, want %q", path, got, want)
+		}
 	}
 }
 
