@@ -6,6 +6,7 @@ package e2e
 // netdevs, this test the pods' network namespaces too.
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -126,14 +127,17 @@ func (b *bed) sameNetNS(pid int) bool {
 	return err == nil && os.SameFile(process, named)
 }
 
-// killAgent kills the agent with -9 and leaves its restart to the kubelet.
+// killAgent kills the agent with -9 and leaves its restart to the kubelet. An agent that
+// was killed just before comes back first.
 func (s *scenario) killAgent() {
 	s.Helper()
-	pid := s.node.agentPID()
-	if pid == 0 {
-		s.Fatal("no agent is running")
-	}
-	must(s.T, syscall.Kill(pid, syscall.SIGKILL))
+	s.eventually("an agent is there to be killed", func() error {
+		pid := s.node.agentPID()
+		if pid == 0 {
+			return errors.New("no agent is running")
+		}
+		return syscall.Kill(pid, syscall.SIGKILL)
+	})
 }
 
 // awaitAgent waits until the agent is ready (again).

@@ -141,6 +141,7 @@ func (s *scenario) churn(round string, pods int, kinds []churning, before snapsh
 			if most >= after {
 				fault()
 				delete(faults, after)
+				progress = time.Now() // the fault may have had to wait for an agent to strike
 			}
 		}
 		if time.Since(progress) > patience {
