@@ -113,7 +113,7 @@ func TestLedgerChangeHasTheKubeletAskedAgainAndAScrapeDoesNot(t *testing.T) {
 		podWith("team-a", "train-0", containerWith("main", "hostler.dev", "claim", "gpu-0")),
 	}})
 	before := b.clock.Now()
-	b.ledger.changed <- struct{}{}
+	b.ledger.set(b.ledger.Holders()...)
 	b.pass(t, "the new container is known", func(v *View) bool { return len(v.Containers) == 1 })
 	if took := b.clock.Since(before); took >= podResourcesInterval {
 		t.Errorf("the change was followed up after %s, not before the interval's end", took)

@@ -46,7 +46,8 @@ type ExporterConfig struct {
 	DriverName string
 	// Interval between samples of a device. Default: 5s.
 	Interval time.Duration
-	// RenderInterval is the least time between two pages. Default: 1s.
+	// RenderInterval is how far the page is behind at most, and the least time between
+	// two pages. Default: 1s.
 	RenderInterval time.Duration
 	// Clock defaults to the real one.
 	Clock clock.Clock
@@ -56,11 +57,14 @@ type ExporterConfig struct {
 type Exporter struct {
 	cfg     ExporterConfig
 	kubelet *kubelet
+	// base is when all devices were measured, or one of the intervals before or after it.
+	base time.Time
 	// families is the specification, made once.
 	families []family
 	page     atomic.Pointer[page]
 	// gzipWanted: some scraper accepts gzip, so pages are compressed ahead of time.
 	gzipWanted atomic.Bool
+	compressor compressor
 
 	mu       sync.Mutex
 	snapshot *topology.Snapshot
@@ -94,7 +98,7 @@ func NewExporter(ctx context.Context, cfg ExporterConfig) *Exporter {
 		cfg.Clock = clock.RealClock{}
 	}
 	e := &Exporter{
-		cfg: cfg, families: specification(),
+		cfg: cfg, base: cfg.Clock.Now(), families: specification(),
 		gpus: map[string]*series[nvml.Sample]{}, nics: map[string]*series[NICReading]{},
 		newSnapshot: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 	}
@@ -143,24 +147,31 @@ func (e *Exporter) Run(ctx context.Context) error {
 			}
 		})
 	}
+	// Asked for before the ledger is read: a change after that is one of this channel.
+	changed := e.cfg.Ledger.Changed()
 	for {
-		changed := e.cfg.Ledger.Changed()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-e.newSnapshot:
-			e.syncSamplers(ctx, &workers)
-		case <-changed:
-			e.syncSamplers(ctx, &workers)
-			signal(e.kubelet.ask)
-		case <-e.dirty:
-		case <-e.cfg.Clock.After(e.cfg.Interval): // ages grow even if every device hangs
-		}
+		e.syncSamplers(ctx, &workers)
 		e.render(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-e.newSnapshot:
+		case <-changed:
+		case <-e.dirty:
+		case <-e.cfg.Clock.After(e.cfg.Interval): // ages grow even if every device hangs
+		}
+		// What comes close behind goes on the same page: all devices are measured at one time.
+		select {
+		case <-ctx.Done():
+			return nil
 		case <-e.cfg.Clock.After(e.cfg.RenderInterval):
+		}
+		earlier := changed
+		changed = e.cfg.Ledger.Changed()
+		select {
+		case <-earlier:
+			signal(e.kubelet.ask)
+		default: // the kubelet has nothing new to tell
 		}
 	}
 }
@@ -202,7 +213,7 @@ func reuse[T any](ctx context.Context, e *Exporter, workers *sync.WaitGroup, run
 	ctx, stop := context.WithCancel(ctx)
 	s := &series[T]{
 		device: device, interval: e.cfg.Interval, clock: e.cfg.Clock, sample: sample,
-		sampled: func() { signal(e.dirty) }, begun: e.cfg.Clock.Now(), stop: stop,
+		sampled: func() { signal(e.dirty) }, base: e.base, begun: e.cfg.Clock.Now(), stop: stop,
 	}
 	workers.Go(func() { s.run(ctx) })
 	return s
@@ -264,15 +275,20 @@ func (e *Exporter) view() *View {
 // render makes the next page. If the agent's own metrics cannot be gathered,
 // the devices' are served all the same.
 func (e *Exporter) render(ctx context.Context) {
-	text := appendFamilies(make([]byte, 0, 128<<10), e.families, e.view())
+	size := 0
+	if before := e.page.Load(); before != nil {
+		size = len(before.plain)
+	}
+	text := appendFamilies(make([]byte, 0, size+size/8), e.families, e.view())
 	text, err := appendGathered(text, e.cfg.Recorder.registry)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Some of the agent's own metrics are missing from the page")
 	}
-	next, err := newPage(text, e.gzipWanted.Load())
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "The metrics page was not replaced")
-		return
+	next := newPage(text)
+	if e.gzipWanted.Load() {
+		if err := e.compressor.compress(next); err != nil {
+			klog.FromContext(ctx).Error(err, "The metrics page is served as it is")
+		}
 	}
 	e.page.Store(next)
 }

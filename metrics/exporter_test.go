@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hostler-dev/hostler/topology/nvml"
 )
@@ -119,18 +120,12 @@ func TestVirtualFunctionIsShownWhileHeld(t *testing.T) {
 			b.run(t)
 			b.pass(t, "every device is sampled", allSampled)
 			has := func(v *View) bool { return len(v.NICs) == 3 && v.NICs[1].Reading != nil }
-			hold := func(holders ...Holder) {
-				b.ledger.mu.Lock()
-				b.ledger.holders = holders
-				b.ledger.mu.Unlock()
-				b.ledger.changed <- struct{}{}
-			}
 			if has(b.view()) {
 				t.Fatal("a VF that nobody holds is shown")
 			}
-			hold(test.holder)
+			b.ledger.set(test.holder)
 			b.pass(t, "the held VF is measured", has)
-			hold()
+			b.ledger.set()
 			b.pass(t, "the VF that was given back is shown no more", func(v *View) bool { return len(v.NICs) == 2 })
 		})
 	}
@@ -184,5 +179,43 @@ func TestScrapeAllocatesNothing(t *testing.T) {
 	b.render(t.Context())
 	if allocations := testing.AllocsPerRun(100, func() { b.ServeHTTP(w, request) }); allocations > 0 {
 		t.Errorf("a scrape allocates %v times", allocations)
+	}
+}
+
+// The ledger's channel is closed by one change; the next change has another one.
+func TestChangesRightAfterEachOtherAreAllShown(t *testing.T) {
+	b := newBench(t)
+	b.run(t)
+	b.pass(t, "every device is sampled", allSampled)
+	shows := func(uid string) func(*View) bool {
+		return func(*View) bool {
+			text, _ := scrape(t, b, "")
+			return strings.Contains(text, `claim_uid="`+uid+`"`)
+		}
+	}
+	b.ledger.set(Holder{Device: "gpu-0000-17-00-0", GPU: "gpu-0000-17-00-0", ClaimUID: "uid-1"})
+	b.pass(t, "the first claim is on the page", shows("uid-1"))
+	// While the next page waits for what comes close behind.
+	b.ledger.set(Holder{Device: "gpu-0000-17-00-0", GPU: "gpu-0000-17-00-0", ClaimUID: "uid-2"})
+	b.ledger.set(Holder{Device: "gpu-0000-17-00-0", GPU: "gpu-0000-17-00-0", ClaimUID: "uid-3"})
+	before := b.clock.Now()
+	b.pass(t, "the last claim is on the page", shows("uid-3"))
+	if took := b.clock.Since(before); took > 3*b.cfg.RenderInterval {
+		t.Errorf("the page is %s behind", took)
+	}
+}
+
+func TestDevicesAreMeasuredAtOneTime(t *testing.T) {
+	b := newBench(t)
+	b.run(t)
+	b.pass(t, "every device is sampled", allSampled)
+	first := b.view().GPUs[0].SampledAt
+	v := b.pass(t, "every device is sampled again", func(v *View) bool {
+		return v.GPUs[0].SampledAt.After(first) && v.GPUs[1].SampledAt.After(first) && v.NICs[0].SampledAt.After(first)
+	})
+	for _, at := range []time.Time{v.GPUs[0].SampledAt, v.GPUs[1].SampledAt, v.NICs[0].SampledAt} {
+		if off := at.Sub(b.base) % b.cfg.Interval; off > 500*time.Millisecond {
+			t.Errorf("a device is measured %s after the others", off)
+		}
 	}
 }

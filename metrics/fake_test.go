@@ -65,7 +65,21 @@ func (f *fakeLedger) Holders() []Holder {
 	defer f.mu.Unlock()
 	return append([]Holder(nil), f.holders...)
 }
-func (f *fakeLedger) Changed() <-chan struct{} { return f.changed }
+
+func (f *fakeLedger) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+// set changes who holds what, and says so, as the driver's ledger does.
+func (f *fakeLedger) set(holders ...Holder) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holders = holders
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
 
 const pci0, pci1 = "0000:17:00.0", "0000:2a:00.0"
 
@@ -159,7 +173,7 @@ func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{
 		gpus:   &fakeGPUs{samples: samples(), errs: map[string]error{}, hang: map[string]bool{}, calls: map[string]int{}},
-		ledger: &fakeLedger{changed: make(chan struct{}, 1)},
+		ledger: &fakeLedger{changed: make(chan struct{})},
 		clock:  testingclock.NewFakeClock(start),
 	}
 	b.Exporter = NewExporter(t.Context(), ExporterConfig{

@@ -9,7 +9,6 @@ import (
 	"compress/gzip"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -26,24 +25,33 @@ type page struct {
 	plainLength, gzipLength []string
 }
 
-func newPage(plain []byte, compress bool) (*page, error) {
-	p := &page{plain: plain, plainLength: []string{strconv.Itoa(len(plain))}}
-	if !compress {
-		return p, nil
+func newPage(plain []byte) *page {
+	return &page{plain: plain, plainLength: []string{strconv.Itoa(len(plain))}}
+}
+
+// compressor makes pages' compressed form. It keeps what a gzip.Writer works with,
+// close to a megabyte, which would else be new with each page.
+type compressor struct{ writer *gzip.Writer }
+
+func (c *compressor) compress(p *page) error {
+	// A page's text is mostly names that come again and again.
+	out := bytes.NewBuffer(make([]byte, 0, len(p.plain)/8))
+	if c.writer == nil {
+		var err error
+		if c.writer, err = gzip.NewWriterLevel(out, gzip.BestSpeed); err != nil {
+			return fmt.Errorf("compressing the metrics page: %w", err)
+		}
+	} else {
+		c.writer.Reset(out)
 	}
-	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
-	if err != nil {
-		return nil, fmt.Errorf("compressing the metrics page: %w", err)
+	if _, err := c.writer.Write(p.plain); err != nil {
+		return fmt.Errorf("compressing the metrics page: %w", err)
 	}
-	if _, err := w.Write(plain); err != nil {
-		return nil, fmt.Errorf("compressing the metrics page: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("compressing the metrics page: %w", err)
+	if err := c.writer.Close(); err != nil {
+		return fmt.Errorf("compressing the metrics page: %w", err)
 	}
 	p.gzip, p.gzipLength = out.Bytes(), []string{strconv.Itoa(out.Len())}
-	return p, nil
+	return nil
 }
 
 // appendFamilies writes the families that have at least one series. Two series
@@ -105,7 +113,7 @@ func appendGathered(text []byte, gatherer prometheus.Gatherer) ([]byte, error) {
 	if err != nil {
 		return text, fmt.Errorf("gathering the agent's own metrics: %w", err)
 	}
-	out := bytes.NewBuffer(slices.Grow(text, 32<<10))
+	out := bytes.NewBuffer(text)
 	for _, f := range families {
 		if _, err := expfmt.MetricFamilyToText(out, f); err != nil {
 			return text, fmt.Errorf("writing the agent's own metric %s: %w", f.GetName(), err)

@@ -37,6 +37,9 @@ type series[T any] struct {
 	// sampled is called after each attempt.
 	sampled func()
 
+	// base is the same for all devices: they are measured side by side, in one waking of
+	// the process and for one page.
+	base   time.Time
 	begun  time.Time
 	latest atomic.Pointer[stamped[T]]
 	errors atomic.Uint64
@@ -64,7 +67,7 @@ func (s *series[T]) run(ctx context.Context) {
 			lastError = ""
 		}
 		s.sampled()
-		pause := s.clock.NewTimer(s.interval)
+		pause := s.clock.NewTimer(s.interval - s.clock.Since(s.base)%s.interval)
 		select {
 		case <-ctx.Done():
 			pause.Stop()
