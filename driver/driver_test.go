@@ -384,7 +384,7 @@ func TestClaimSharedByPodsIsPreparedOnce(t *testing.T) {
 		t.Errorf("the journal has pods %v", entry.Pods)
 	}
 	now, err := os.ReadFile(s.directory.File(c.UID))
-	if devices := func(spec []byte) string { _, after, _ := strings.Cut(string(spec), `"devices": [`); return after }; err != nil || devices(now) != devices(raw) || devices(now) == "" {
+	if devices := func(spec []byte) string { _, after, _ := strings.Cut(string(spec), `"devices":[`); return after }; err != nil || devices(now) != devices(raw) || devices(now) == "" {
 		t.Errorf("the containers of the first pod would get something else now: %s, %v", now, err)
 	}
 	if err := unprepareOnly(s.Driver, c); err != nil || len(s.cfg.Journal.Entries()) != 0 {

@@ -115,7 +115,7 @@ func TestEverythingPublishedCanBePrepared(t *testing.T) {
 				t.Errorf("a container with %s lacks /dev/%s (%v)", name, node, err)
 			}
 		}
-		if n := strings.Count(string(spec), `"path": "/dev/nvidia-caps/`); n != 2 {
+		if n := strings.Count(string(spec), `"path":"/dev/nvidia-caps/`); n != 2 {
 			t.Errorf("a container with %s gets %d capabilities, want 2", name, n)
 		}
 		if got := onOffer(d, "mig"); len(got) != len(partitions) {

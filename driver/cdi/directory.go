@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sort"
 	"strings"
 	"syscall"
@@ -57,7 +58,7 @@ func (d Directory) File(claim types.UID) string {
 // to write. A file that is already right is left alone, so that a repeated
 // prepare does not make the runtime reload it.
 func (d Directory) Ensure(claim types.UID, spec []byte) (written bool, err error) {
-	if have, err := os.ReadFile(d.File(claim)); err == nil && bytes.Equal(have, spec) {
+	if have, err := os.ReadFile(d.File(claim)); err == nil && sameSpec(have, spec) {
 		return false, nil
 	}
 	if err := os.MkdirAll(d.Path, 0o755); err != nil {
@@ -75,10 +76,19 @@ func (d Directory) Verify(claim types.UID, spec []byte) error {
 	if err != nil {
 		return fmt.Errorf("read back the CDI spec of claim %s: %w", claim, err)
 	}
-	if !bytes.Equal(have, spec) {
+	if !sameSpec(have, spec) {
 		return fmt.Errorf("the CDI spec %s differs from what was written; something else writes to this directory", d.File(claim))
 	}
 	return nil
+}
+
+// sameSpec: an earlier version of the agent wrote the same in other words, indented.
+func sameSpec(have, want []byte) bool {
+	if bytes.Equal(have, want) {
+		return true
+	}
+	var a, b any
+	return json.Unmarshal(have, &a) == nil && json.Unmarshal(want, &b) == nil && reflect.DeepEqual(a, b)
 }
 
 // Remove deletes the claim's file. It is no error if there is none, nor if
@@ -136,9 +146,10 @@ func (d Directory) Entry(claim types.UID) ([]byte, error) {
 	return []byte(entry), nil
 }
 
-// Encode makes the file of a claim's spec.
+// Encode makes the file of a claim's spec: in one line, since the runtime reads all
+// files again at each change of one, and its parser reads blanks slowly.
 func Encode(claim types.UID, spec *specs.Spec) ([]byte, error) {
-	raw, err := json.MarshalIndent(spec, "", "  ")
+	raw, err := json.Marshal(spec)
 	if err != nil {
 		return nil, fmt.Errorf("encode the CDI spec of claim %s: %w", claim, err)
 	}

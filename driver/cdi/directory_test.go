@@ -1,6 +1,8 @@
 package cdi
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,6 +85,32 @@ func TestEnsureRepairsTheFile(t *testing.T) {
 		if err := directory.Verify(claimUID, encoded(t, spec)); err != nil {
 			t.Errorf("%s: %v", step.name, err)
 		}
+	}
+}
+
+// An agent that takes over finds the specs of its predecessor's claims, in other words.
+func TestTheSameSpecInOtherWordsIsLeftAlone(t *testing.T) {
+	directory := Directory{Path: t.TempDir()}
+	now := encoded(t, build(t, builder(t), egressClaim()))
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, now, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(directory.File(claimUID), indented.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := directory.Verify(claimUID, now); err != nil {
+		t.Error(err)
+	}
+	if written, err := directory.Ensure(claimUID, now); written || err != nil {
+		t.Errorf("written: %t, %v", written, err)
+	}
+	other := bytes.Replace(indented.Bytes(), []byte("NVIDIA_VISIBLE_DEVICES=void"), []byte("NVIDIA_VISIBLE_DEVICES=all"), 1)
+	if err := os.WriteFile(directory.File(claimUID), other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := directory.Verify(claimUID, now); err == nil {
+		t.Error("a spec that gives every GPU passes for ours")
 	}
 }
 

@@ -181,7 +181,7 @@ func prepareWhole(w *world, c *resourceapi.ResourceClaim) error {
 	}
 	for i := range entry.Devices {
 		for _, id := range entry.CDIDeviceIDs(&entry.Devices[i]) {
-			if _, name, _ := strings.Cut(id, "="); !strings.Contains(string(spec), `"name": "`+name+`"`) {
+			if _, name, _ := strings.Cut(id, "="); !strings.Contains(string(spec), `"name":"`+name+`"`) {
 				return errors.New("the spec has no device " + id)
 			}
 		}

@@ -113,6 +113,24 @@ func TestPlanWaitsForTheClustersResolver(t *testing.T) {
 	}
 }
 
+func TestEntryKeepsNothingOfAGPUThatNoStepNeeds(t *testing.T) {
+	snapshot := machine()
+	linked := &snapshot.GPUs[0]
+	for link := range 18 {
+		linked.NVLinks = append(linked.NVLinks, topology.NVLink{Link: link, Active: true, Peer: topology.NVLinkPeerSwitch, PeerPCI: "0000:07:00.0"})
+	}
+	entry, err := Plan(PlanInput{Claim: allocated("c", onGPU(linked.Name)), NodeName: node, Snapshot: snapshot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := entry.Devices[0].GPU; got.NVLinks != nil || got.UUID != linked.UUID || got.Placement.PCI != linked.Placement.PCI {
+		t.Errorf("the entry has %+v", got)
+	}
+	if len(linked.NVLinks) != 18 {
+		t.Error("the machine lost its NVLinks")
+	}
+}
+
 func TestPlanOfNIC(t *testing.T) {
 	c := allocated("c", onNIC("nic-0000-18-00-0"))
 	with(c, class, `NICConfig {"mtu": 1500, "rdma": "None"}`)
