@@ -4,7 +4,10 @@
 
 package claim
 
-import "context"
+import (
+	"context"
+	"sync"
+)
 
 // composer is a step that can work out beforehand what it will write. What comes of
 // it shows when it is done.
@@ -12,22 +15,22 @@ type composer interface {
 	Compose(ctx context.Context) error
 }
 
-// compose has the steps compose, side by side with the caller's work, which is over
-// when done is called.
-func (r *Runner) compose(ctx context.Context, steps []Step) (done func()) {
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		// The plans of claims that come together have the processors first: the disk waits for them.
-		r.cfg.Journal.gathering.wait()
-		for _, step := range steps {
-			if c, can := step.(composer); can {
-				// An error comes again when the step is done.
-				_ = r.bounded(ctx, c.Compose)
-			}
+// record has the entry join the journal, and the steps compose side by side with that.
+func (r *Runner) record(ctx context.Context, entry *Entry, steps []Step) error {
+	var composing sync.WaitGroup
+	defer composing.Wait()
+	return r.timed(kindJournal, PhaseDo, func() error {
+		return r.cfg.Journal.put(entry, func() { composing.Go(func() { r.compose(ctx, steps) }) })
+	})
+}
+
+func (r *Runner) compose(ctx context.Context, steps []Step) {
+	for _, step := range steps {
+		if c, can := step.(composer); can {
+			// An error comes again when the step is done.
+			_ = r.bounded(ctx, c.Compose)
 		}
-	}()
-	return func() { <-over }
+	}
 }
 
 // Compose implements composer. What names partitions or functions in user space waits

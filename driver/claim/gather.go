@@ -7,7 +7,6 @@ package claim
 
 import (
 	"maps"
-	"runtime"
 	"sync"
 	"time"
 
@@ -31,9 +30,9 @@ type gathering struct {
 	none chan struct{}
 }
 
-// Expect says that a change for each of the claims will come soon. The caller calls arrived
-// right before it makes the changes, or when there will be none; further calls do nothing.
-// A claim that is expected twice has arrived with the first.
+// Expect says that a change for each of the claims will come soon. With the change the
+// claim has arrived; the caller calls arrived when there will be none, or none any more.
+// Further calls do nothing. A claim that is expected twice has arrived with the first.
 func (j *Journal) Expect(claims ...types.UID) (arrived func()) {
 	g := &j.gathering
 	g.mu.Lock()
@@ -44,31 +43,33 @@ func (j *Journal) Expect(claims ...types.UID) (arrived func()) {
 	for _, claim := range claims {
 		g.expected[claim] = time.Now()
 	}
-	return sync.OnceFunc(func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		for _, claim := range claims {
-			delete(g.expected, claim)
-		}
-		if len(g.expected) == 0 && g.none != nil {
-			close(g.none)
-			g.none = nil
-		}
-	})
+	return sync.OnceFunc(func() { g.arrived(claims...) })
+}
+
+func (g *gathering) arrived(claims ...types.UID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, claim := range claims {
+		delete(g.expected, claim)
+	}
+	if len(g.expected) == 0 && g.none != nil {
+		close(g.none)
+		g.none = nil
+	}
 }
 
 // wait returns when those who are expected have arrived, or after the limit.
 func (g *gathering) wait() {
-	if none := g.awaited(); none != nil {
-		limit := time.NewTimer(gatherLimit)
-		defer limit.Stop()
-		select {
-		case <-none:
-		case <-limit.C:
-		}
+	none := g.awaited()
+	if none == nil {
+		return
 	}
-	// Those who have arrived are about to make their change.
-	runtime.Gosched()
+	limit := time.NewTimer(gatherLimit)
+	defer limit.Stop()
+	select {
+	case <-none:
+	case <-limit.C:
+	}
 }
 
 // awaited is closed when nobody is expected; nil if nobody is now.

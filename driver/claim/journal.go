@@ -63,6 +63,8 @@ type write struct {
 	// changes says that somebody wants more of it than that the file is replaced;
 	// whole says that somebody wants this.
 	changes, whole bool
+	// meanwhile is called when the disk is about to be busy with it.
+	meanwhile []func()
 	// turn gets a value when it is this write's turn: one of those who await it makes it.
 	turn chan struct{}
 	done chan struct{}
@@ -94,13 +96,20 @@ func (j *Journal) Changed() <-chan struct{} {
 // Put adds or replaces an entry, unless it conflicts with the others. It
 // returns when the entry is on disk. If it cannot be written, the entry is
 // taken back.
-func (j *Journal) Put(entry *Entry) error {
+func (j *Journal) Put(entry *Entry) error { return j.put(entry, nil) }
+
+// put is Put, which begins meanwhile when the disk is about to be busy with the entry. It
+// must not wait for anything, and is not called if the entry conflicts.
+func (j *Journal) put(entry *Entry, meanwhile func()) error {
 	j.mu.Lock()
 	if err := j.conflict(entry); err != nil {
 		j.mu.Unlock()
 		return err
 	}
 	j.entries[entry.ClaimUID] = entry
+	if next := j.upcoming(); meanwhile != nil {
+		next.meanwhile = append(next.meanwhile, meanwhile)
+	}
 	return j.commit(entry.ClaimUID)
 }
 
@@ -181,16 +190,14 @@ func (j *Journal) announce() {
 // it. It returns when the change is on disk or has been taken back.
 func (j *Journal) commit(claims ...types.UID) error {
 	j.announce()
+	j.gathering.arrived(claims...)
 	return j.join(false, claims...)
 }
 
 // join takes part in the next write, and makes it where nobody else does. It is called
 // with the lock held and releases it.
 func (j *Journal) join(whole bool, claims ...types.UID) error {
-	if j.next == nil {
-		j.next = &write{turn: make(chan struct{}, 1), done: make(chan struct{})}
-	}
-	mine := j.next
+	mine := j.upcoming()
 	mine.claims = append(mine.claims, claims...)
 	mine.whole, mine.changes = mine.whole || whole, mine.changes || !whole
 	if j.writing {
@@ -210,6 +217,9 @@ func (j *Journal) join(whole bool, claims ...types.UID) error {
 	j.next = nil
 	entries, unprepared, incomplete := maps.Clone(j.entries), j.tombstones(time.Now()), j.incomplete
 	j.mu.Unlock()
+	for _, begin := range mine.meanwhile {
+		begin()
+	}
 	touched, err := j.write(mine, &record{Entries: sortedEntries(entries), Unprepared: unprepared, Incomplete: incomplete})
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -228,6 +238,14 @@ func (j *Journal) join(whole bool, claims ...types.UID) error {
 		j.next.turn <- struct{}{}
 	}
 	return err
+}
+
+// upcoming is the write that changes made now are part of.
+func (j *Journal) upcoming() *write {
+	if j.next == nil {
+		j.next = &write{turn: make(chan struct{}, 1), done: make(chan struct{})}
+	}
+	return j.next
 }
 
 // write brings the record to disk. It says whether the disk may say something else

@@ -179,14 +179,10 @@ func (r *Runner) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err != nil {
 		return nil, err
 	}
-	arrived()
 	first := *entry
 	first.First = true
 	steps := r.cfg.Steps(&first)
-	composed := r.compose(ctx, steps)
-	err = r.timed(kindJournal, PhaseDo, func() error { return r.cfg.Journal.Put(entry) })
-	composed()
-	if err != nil {
+	if err := r.record(ctx, entry, steps); err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
 	if begun, err := r.do(ctx, &first, steps, true); err != nil {
@@ -313,7 +309,6 @@ func (r *Runner) undo(ctx context.Context, entry *Entry) error {
 			return err
 		}
 	} else {
-		arrived()
 		if err := r.timed(kindJournal, PhaseUndo, func() error { return r.cfg.Journal.Delete(entry.ClaimUID) }); err != nil {
 			return err
 		}
