@@ -72,6 +72,7 @@ type kubelet struct {
 	socket     string
 	driverName string
 	clock      clock.Clock
+	interval   time.Duration
 	// ask wakes it before the interval is over.
 	ask chan struct{}
 	// answered is called when a new answer is there.
@@ -111,7 +112,7 @@ func (k *kubelet) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-k.clock.After(podResourcesInterval):
+		case <-k.clock.After(k.interval):
 			continue
 		case <-k.ask:
 		}

@@ -100,6 +100,7 @@ func TestLedgerChangeHasTheKubeletAskedAgainAndAScrapeDoesNot(t *testing.T) {
 	fake, socket := serveKubelet(t, &podresources.ListPodResourcesResponse{})
 	b := newBench(t)
 	b.kubelet.socket, b.cfg.PodResources = socket, socket
+	b.kubelet.interval = time.Hour // simulated time runs away from a busy machine
 	b.run(t)
 	b.pass(t, "the kubelet is asked once", func(*View) bool { return b.kubelet.containers() != nil })
 	calls := fake.calls.Load()
@@ -112,12 +113,8 @@ func TestLedgerChangeHasTheKubeletAskedAgainAndAScrapeDoesNot(t *testing.T) {
 	fake.response.Store(&podresources.ListPodResourcesResponse{PodResources: []*podresources.PodResources{
 		podWith("team-a", "train-0", containerWith("main", "hostler.dev", "claim", "gpu-0")),
 	}})
-	before := b.clock.Now()
 	b.ledger.set(b.ledger.Holders()...)
 	b.pass(t, "the new container is known", func(v *View) bool { return len(v.Containers) == 1 })
-	if took := b.clock.Since(before); took >= podResourcesInterval {
-		t.Errorf("the change was followed up after %s, not before the interval's end", took)
-	}
 }
 
 func TestKubeletThatIsAwayCostsTheContainerNamesOnly(t *testing.T) {

@@ -103,7 +103,7 @@ func NewExporter(ctx context.Context, cfg ExporterConfig) *Exporter {
 		newSnapshot: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 	}
 	e.kubelet = &kubelet{
-		socket: cfg.PodResources, driverName: cfg.DriverName, clock: cfg.Clock,
+		socket: cfg.PodResources, driverName: cfg.DriverName, clock: cfg.Clock, interval: podResourcesInterval,
 		ask: make(chan struct{}, 1), answered: func() { signal(e.dirty) },
 	}
 	e.render(ctx)

@@ -67,7 +67,7 @@ func (s *series[T]) run(ctx context.Context) {
 			lastError = ""
 		}
 		s.sampled()
-		pause := s.clock.NewTimer(s.interval - s.clock.Since(s.base)%s.interval)
+		pause := s.clock.NewTimer(s.untilNext(s.clock.Now()))
 		select {
 		case <-ctx.Done():
 			pause.Stop()
@@ -75,6 +75,11 @@ func (s *series[T]) run(ctx context.Context) {
 		case <-pause.C():
 		}
 	}
+}
+
+// untilNext is how long to pause until all devices are measured again.
+func (s *series[T]) untilNext(now time.Time) time.Duration {
+	return s.interval - now.Sub(s.base)%s.interval
 }
 
 // view returns the newest sample, nil if it is older than three intervals.
