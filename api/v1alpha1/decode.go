@@ -45,10 +45,18 @@ func decode(raw []byte, accepted []runtime.Object) (runtime.Object, error) {
 	scheme.AddKnownTypes(GroupVersion(), object)
 	strict := serializer.NewSerializerWithOptions(serializer.DefaultMetaFactory, scheme, scheme,
 		serializer.SerializerOptions{Yaml: true, Strict: true})
-	if _, _, err := strict.Decode(raw, nil, object); err != nil {
+	_, _, err = strict.Decode(raw, nil, object)
+	if err == nil {
+		return object, nil
+	}
+	faults, rest, unread := reread(raw, object)
+	if unread != nil || len(faults) == 0 {
 		return nil, explain(err, object)
 	}
-	return object, nil
+	if _, _, err := strict.Decode(rest, nil, object); err != nil {
+		faults = append(faults, explain(err, object))
+	}
+	return nil, errors.Join(faults...)
 }
 
 // objectFor picks the accepted kind that raw declares itself to be.
@@ -75,11 +83,7 @@ func objectFor(raw []byte, accepted []runtime.Object) (runtime.Object, error) {
 
 func kindOf(object runtime.Object) string { return reflect.TypeOf(object).Elem().Name() }
 
-var (
-	unknownField = regexp.MustCompile(`^unknown field "(.*)"$`)
-	// fieldTwice is in the words of JSON and of YAML.
-	fieldTwice = regexp.MustCompile(`duplicate field "(.*)"|key "(.*)" already set`)
-)
+var unknownField = regexp.MustCompile(`^unknown field "(.*)"$`)
 
 // given says in a user's words what a field holds, of which JSON says what it is.
 func given(value string) string {
@@ -140,10 +144,6 @@ func explain(err error, object runtime.Object) error {
 	}
 	var sentences []error
 	for _, fault := range strict.Errors() {
-		if match := fieldTwice.FindStringSubmatch(fault.Error()); match != nil {
-			sentences = append(sentences, fmt.Errorf("%s: field %q is there twice; remove all but one", kindOf(object), match[1]+match[2]))
-			continue
-		}
 		match := unknownField.FindStringSubmatch(fault.Error())
 		if match == nil {
 			sentences = append(sentences, fmt.Errorf("%s: %w; remove all but one", kindOf(object), fault))

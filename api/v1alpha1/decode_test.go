@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ func TestDecodeNamesWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		"an unknown field":              {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mttu":9000}`, []string{`NICConfig: unknown field "mttu"`, "correct its spelling", "interfaceName", "mtu"}},
 		"a field in another case":       {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","MTU":9000}`, []string{`unknown field "MTU"`, "mtu"}},
 		"an unknown nested field":       {`{"apiVersion":"hostler.dev/v1alpha1","kind":"EgressConfig","allow":[{"name":"a","to":[{"cidr":{"cidr":"10.0.0.0/8","excpet":[]}}]}]}`, []string{`unknown field "allow[0].to[0].cidr.excpet"`, "the fields there are: cidr, except"}},
-		"a field twice":                 {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":1,"mtu":2}`, []string{"mtu", "remove all but one"}},
+		"a field twice":                 {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":1,"mtu":2}`, []string{`field "mtu" is there twice`, "remove all but one"}},
 		"a value of the wrong type":     {`{"apiVersion":"hostler.dev/v1alpha1","kind":"NICConfig","mtu":"9000"}`, []string{"NICConfig", "mtu", "string", "a whole number of 32 bits", "correct the value"}},
 	}
 	for name, test := range tests {
@@ -67,6 +68,62 @@ func TestDecodeAgentConfigRefusesUnknownKeys(t *testing.T) {
 	}
 	if _, err := DecodeAgentConfig([]byte(`{"apiVersion":"hostler.dev/v1alpha1","kind":"GPUConfig"}`)); err == nil {
 		t.Fatal("a claim's config passed as the agent's")
+	}
+}
+
+func TestDecodeAgentConfigTellsAllFaultsWithTheirLines(t *testing.T) {
+	tests := map[string]struct {
+		text string
+		says []string
+	}{
+		"several keys twice": {"nodeName: a\nnodeName: b\nmetrics:\n  interval: 5s\n  interval: 6s\nlogging: {format: text}\nnodeName: c\n", []string{
+			`AgentConfig: field "nodeName" is there 3 times, in lines 3, 4 and 9; remove all but one`,
+			`AgentConfig: field "metrics.interval" is there twice, in lines 6 and 7; remove all but one`,
+		}},
+		"a key twice in an item of a list, and in an unknown field": {"publish:\n  multusResourceNames:\n  - resourceName: a.b/c\n  - resourceName: a.b/d\n    resourceName: a.b/e\nnets: {a: 1, a: 2}\n", []string{
+			`AgentConfig: field "publish.multusResourceNames[1].resourceName" is there twice, in lines 6 and 7; remove all but one`,
+			`AgentConfig: field "nets.a" is there twice, in line 8; remove all but one`,
+			`AgentConfig: unknown field "nets"; correct its spelling`,
+		}},
+		"what is wrong besides": {"nodeName: a\nnodeName: b\nmetricz: {}\npaths: {sysfs: /sys}\ndiscovery: {callTimeout: 7}\n", []string{
+			`AgentConfig: field "nodeName" is there twice, in lines 3 and 4; remove all but one`,
+			`AgentConfig: field "discovery.callTimeout" in line 7 is 7, which has no unit; write 7s if seconds are meant`,
+			`AgentConfig: unknown field "metricz"; correct its spelling`,
+			`AgentConfig: unknown field "paths.sysfs"; correct its spelling`,
+		}},
+		"a wrong value besides": {"nodeName: a\nnodeName: b\nlogging: {verbosity: much}\n", []string{
+			`AgentConfig: field "nodeName" is there twice, in lines 3 and 4; remove all but one`,
+			`AgentConfig: field "logging.verbosity" holds a string where a whole number of 32 bits is expected; correct the value`,
+		}},
+		"durations without their unit": {"metrics: {interval: 5}\ndiscovery:\n  pollInterval: \"30\"\n  callTimeout: 1.5\n", []string{
+			`AgentConfig: field "metrics.interval" in line 3 is 5, which has no unit; write 5s if seconds are meant`,
+			`AgentConfig: field "discovery.pollInterval" in line 5 is 30, which has no unit; write 30s if seconds are meant`,
+			`AgentConfig: field "discovery.callTimeout" in line 6 is 1.5, which has no unit; write 1.5s if seconds are meant`,
+		}},
+		"no durations": {"metrics: {interval: 1d}\ndiscovery:\n  pollInterval: [5s]\n  callTimeout:\nnodeName: &name worker\nhealth: {pollInterval: &often on, recoveryHoldDown: *name}\n", []string{
+			`AgentConfig: field "metrics.interval" in line 3 is "1d", which is no duration; write a number with its unit, such as 300ms, 5s or 1m30s`,
+			`AgentConfig: field "discovery.pollInterval" in line 5 is no duration; write a number with its unit`,
+			`AgentConfig: field "discovery.callTimeout" in line 6 is empty; write a duration, such as 300ms, 5s or 1m30s, or remove the field to have its default`,
+			`AgentConfig: field "health.pollInterval" in line 8 is "on", which is no duration`,
+			`AgentConfig: field "health.recoveryHoldDown" in line 8 is "worker", which is no duration`,
+		}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := DecodeAgentConfig([]byte("apiVersion: hostler.dev/v1alpha1\nkind: AgentConfig\n" + test.text))
+			if err == nil {
+				t.Fatal("it is accepted")
+			}
+			said := strings.Split(err.Error(), "\n")
+			if len(said) != len(test.says) {
+				t.Errorf("%d faults are told, want %d", len(said), len(test.says))
+			}
+			for _, want := range test.says {
+				if !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, want) }) {
+					t.Errorf("nothing told is %s:\n%v", want, err)
+				}
+			}
+		})
 	}
 }
 
