@@ -24,8 +24,10 @@ import (
 type known struct {
 	namespace, name string
 	uid             types.UID
-	// allocated are its devices of this driver.
+	// allocated are its devices of this driver; part says that these are not all, but
+	// what the journal kept of a released claim.
 	allocated []Device
+	part      bool
 	// prepared and failure are how its last prepare ended; settled is until when a
 	// prepared claim waits for what else becomes of it.
 	prepared bool
@@ -52,7 +54,7 @@ type known struct {
 func left(entries []*claim.Entry) map[types.UID]*known {
 	claims := map[types.UID]*known{}
 	for _, entry := range entries {
-		k := &known{namespace: entry.ClaimNamespace, name: entry.ClaimName, uid: entry.ClaimUID, attachFailures: map[types.UID]string{}, doubtful: true}
+		k := &known{namespace: entry.ClaimNamespace, name: entry.ClaimName, uid: entry.ClaimUID, part: entry.Released, attachFailures: map[types.UID]string{}, doubtful: true}
 		for i := range entry.Devices {
 			d := &entry.Devices[i]
 			k.allocated = append(k.allocated, Device{Pool: d.Pool, Name: d.Name, ShareID: ptr.Deref(d.ShareID, "")})
@@ -75,8 +77,16 @@ func (k *known) see(read *resourceapi.ResourceClaim) {
 }
 
 func (k *known) isAllocated(claim *resourceapi.ResourceClaim) bool {
-	return slices.Equal(k.allocated, allocatedOf(claim))
+	allocated := allocatedOf(claim)
+	if k.part {
+		return !slices.ContainsFunc(k.allocated, func(d Device) bool { return !slices.Contains(allocated, d) })
+	}
+	return slices.Equal(k.allocated, allocated)
 }
+
+// isOver reports whether the node has no more of the claim than a partition that is
+// removed when the driver works again.
+func isOver(entry *claim.Entry) bool { return entry == nil || entry.Released }
 
 // allocatedOf are the claim's devices of this driver.
 func allocatedOf(claim *resourceapi.ResourceClaim) []Device {
@@ -102,7 +112,7 @@ func (w *Writer) Prepared(c *resourceapi.ResourceClaim, err error) {
 		w.claims[c.UID] = k
 	}
 	k.see(c)
-	k.allocated, k.doubtful, k.prepared, k.failure, k.settled = allocated, false, err == nil, "", w.cfg.Now().Add(settleTime)
+	k.allocated, k.part, k.doubtful, k.prepared, k.failure, k.settled = allocated, false, false, err == nil, "", w.cfg.Now().Add(settleTime)
 	if err != nil {
 		k.failure, k.settled = err.Error(), time.Time{}
 	}
@@ -122,7 +132,7 @@ func joinsPods(entry *claim.Entry) bool {
 	return entry != nil && (entry.Egress != nil || slices.ContainsFunc(entry.Devices, func(d claim.Device) bool { return d.Network != nil }))
 }
 
-// Unprepared is told that nothing of the claim is left on the node.
+// Unprepared is told that nothing of the claim is left on the node, see isOver.
 func (w *Writer) Unprepared(claim types.UID) {
 	w.mu.Lock()
 	if k := w.claims[claim]; k != nil {
@@ -165,7 +175,7 @@ func (w *Writer) Review() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for uid, k := range w.claims {
-		if w.cfg.Entry(uid) == nil {
+		if isOver(w.cfg.Entry(uid)) {
 			k.prepared, k.doubtful = false, true
 		}
 		w.queue.Add(uid)

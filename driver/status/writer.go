@@ -143,7 +143,7 @@ func (w *Writer) write(ctx context.Context, uid types.UID) (again time.Duration,
 		}
 	}
 	entry := w.cfg.Entry(uid)
-	if entry != nil && !k.prepared && k.failure == "" && entry.Ending == "" {
+	if !isOver(entry) && !k.prepared && k.failure == "" && entry.Ending == "" {
 		return 0, nil // it is being prepared, and its end will be told
 	}
 	var records []attach.Record
