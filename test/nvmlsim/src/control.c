@@ -1,14 +1,11 @@
-// The control folder: where it is, and how its files are read.
+// The control folder: where it is, and what its files mean.
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "sim.h"
 
@@ -53,30 +50,10 @@ __attribute__((constructor)) static void find_control(void) {
         first(folder);
 }
 
-void sim_path(const char *name, char *buffer, size_t size) {
-    snprintf(buffer, size, "%s/%s", atomic_load(&control), name);
-}
+const char *sim_control(void) { return atomic_load(&control); }
 
-bool sim_read(const char *name, char *buffer, size_t size) {
-    char path[PATH_MAX];
-    sim_path(name, path, sizeof path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    size_t length = 0;
-    while (length + 1 < size) {
-        ssize_t n = read(fd, buffer + length, size - 1 - length);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            break;
-        length += (size_t)n;
-    }
-    close(fd);
-    while (length > 0 && strchr(" \t\r\n", buffer[length - 1]) != NULL)
-        length--;
-    buffer[length] = '\0';
-    return true;
+void sim_path(const char *name, char *buffer, size_t size) {
+    snprintf(buffer, size, "%s/%s", sim_control(), name);
 }
 
 nvmlReturn_t sim_gpu_text(nvmlDevice_t device, const char *name, char *buffer, size_t size) {
@@ -92,18 +69,6 @@ nvmlReturn_t sim_gpu_number(nvmlDevice_t device, const char *name, unsigned long
     TRY(sim_gpu_text(device, name, text, sizeof text));
     *value = strtoull(text, &end, 0);
     return *end == '\0' ? NVML_SUCCESS : NVML_ERROR_UNKNOWN;
-}
-
-unsigned int sim_gpu_count(void) {
-    char name[SMALL], path[PATH_MAX];
-    unsigned int count = 0;
-    for (; count < MAX_GPUS; count++) {
-        snprintf(name, sizeof name, "gpu%u", count);
-        sim_path(name, path, sizeof path);
-        if (access(path, F_OK) != 0)
-            break;
-    }
-    return count;
 }
 
 bool sim_unbound(unsigned int gpu) {

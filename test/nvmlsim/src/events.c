@@ -1,7 +1,7 @@
 // Events. Whoever appends a line to `events` makes something happen:
 // "<kind> <gpuN> [<number>] [gi=<id>] [ci=<id>]". An event set hands out the
-// lines that were added after its creation; inotify wakes it at once, and a
-// slow poll behind that notices a driver that died.
+// lines that were added after its creation. Who waits sleeps until something changes
+// in the control folder, the end of the driver among it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -64,7 +64,7 @@ nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set) {
     sim_path("", path, sizeof path);
     s->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (s->inotify >= 0)
-        inotify_add_watch(s->inotify, path, IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE);
+        inotify_add_watch(s->inotify, path, IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF);
     struct stat st;
     sim_path("events", path, sizeof path);
     if (stat(path, &st) == 0)
@@ -125,14 +125,16 @@ static bool parse(struct nvmlEventSet_st *s, const char *line, nvmlEventData_t *
 // next takes the next event out of the file, whole lines only.
 static bool next(struct nvmlEventSet_st *s, nvmlEventData_t *event) {
     char path[PATH_MAX];
+    struct stat st;
     sim_path("events", path, sizeof path);
+    if (stat(path, &st) != 0 || st.st_size == s->offset)
+        return false;
+    // A file that shrank was emptied: begin again.
+    if (st.st_size < s->offset)
+        s->offset = 0;
     FILE *f = fopen(path, "re");
     if (f == NULL)
         return false;
-    struct stat st;
-    // A file that shrank was emptied: begin again.
-    if (fstat(fileno(f), &st) == 0 && st.st_size < s->offset)
-        s->offset = 0;
     bool found = false;
     char line[SMALL];
     fseeko(f, s->offset, SEEK_SET);
@@ -150,11 +152,13 @@ static long long now_ms(void) {
     return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
-// doze returns when something changed in the control folder, at most after 100 ms.
+// doze returns when something changed in the control folder, or the time is over.
+// Without inotify (its instances are few on a machine) it looks ten times a second.
 static void doze(struct nvmlEventSet_st *s, long long left) {
     struct pollfd p = {.fd = s->inotify, .events = POLLIN};
     char changes[4096];
-    poll(&p, s->inotify >= 0 ? 1 : 0, (int)(left < 100 ? left : 100));
+    long long longest = s->inotify >= 0 ? INT_MAX : 100;
+    poll(&p, s->inotify >= 0 ? 1 : 0, (int)(left < longest ? left : longest));
     while (s->inotify >= 0 && read(s->inotify, changes, sizeof changes) > 0)
         ;
 }

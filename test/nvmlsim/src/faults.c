@@ -78,6 +78,7 @@ nvmlReturn_t sim_enter(const char *call, int gpu) {
 }
 
 nvmlReturn_t sim_init(const char *call) {
+    sim_read_anew(); // a folder above the control folder may be another one now
     TRY(sim_rules(call, -1));
     if (sim_driver_dead())
         return NVML_ERROR_DRIVER_NOT_LOADED;

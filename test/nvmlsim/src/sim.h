@@ -1,7 +1,6 @@
 // What the simulator's parts share. The state of the simulated driver is a
-// folder of small text files (see README.md) that every call reads afresh, so
-// that a test or a shell changes the machine by writing a file, and nothing
-// here needs a lock to be thread-safe.
+// folder of small text files (see README.md) that a test or a shell changes. Each
+// call sees what was written before it.
 #ifndef NVMLSIM_H
 #define NVMLSIM_H
 
@@ -15,19 +14,26 @@
 
 enum { MAX_GPUS = 256, SMALL = 512, LARGE = 16384 };
 
+// texts.c: what the files of the control folder hold.
+
+// sim_read reads a file of the control folder, up to LARGE bytes, without its
+// trailing newline; false if there is none.
+bool sim_read(const char *path, char *buffer, size_t size);
+// sim_gpu_count counts the folders gpu0, gpu1, ...
+unsigned int sim_gpu_count(void);
+// sim_read_anew trusts nothing that was read before.
+void sim_read_anew(void);
+
 // control.c: the control folder.
 
-// sim_read reads a file of the control folder without its trailing newline;
-// false if there is none.
-bool sim_read(const char *path, char *buffer, size_t size);
+// sim_control is its path; another pointer is another folder.
+const char *sim_control(void);
 // sim_path makes the absolute path of a file of the control folder.
 void sim_path(const char *name, char *buffer, size_t size);
 // sim_gpu_text and sim_gpu_number read gpu<N>/<name>; a missing file is an
 // attribute that the GPU does not support.
 nvmlReturn_t sim_gpu_text(nvmlDevice_t device, const char *name, char *buffer, size_t size);
 nvmlReturn_t sim_gpu_number(nvmlDevice_t device, const char *name, unsigned long long *value);
-// sim_gpu_count counts the folders gpu0, gpu1, ...
-unsigned int sim_gpu_count(void);
 // sim_unbound: the driver does not have this GPU, which is bound to another or to none.
 bool sim_unbound(unsigned int gpu);
 // sim_gpu_at finds the GPU of that rank among those that the driver has.
