@@ -48,3 +48,24 @@ func TestInterfaceThatAPodLostTakesNothingFromItsOtherClaims(t *testing.T) {
 		t.Error("a device was taken from the pod")
 	}
 }
+
+// What a repeat cannot do for a complete claim is no reason to take its device from the
+// containers that work with it.
+func TestClaimThatJoinsTakesNothingFromACompleteOneThatIsNotAsItWas(t *testing.T) {
+	n := newNode(t)
+	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
+	n.attach(t)
+	changed := n.intents["claim-1"]
+	changed.Devices[0].MTU = 65536 // of which its driver allows less by now
+	n.intents["claim-1"] = changed
+	n.claim("claim-2", nil, n.device(t, "rail1", "net2", "10.2.0.5/24"))
+	if err := n.attacher.Attach(context.Background(), n.sandbox); err == nil {
+		t.Fatal("the MTU can be set; the test is void")
+	}
+	if !n.pod.Has(t, "net1") || n.pod.Has(t, "net2") {
+		t.Errorf("net1 of the complete claim is in the pod: %v; net2 of the other: %v", n.pod.Has(t, "net1"), n.pod.Has(t, "net2"))
+	}
+	if err := n.attacher.Check(context.Background(), "pod-1", "claim-1", n.pod.FD); err != nil {
+		t.Error(err)
+	}
+}

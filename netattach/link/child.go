@@ -112,45 +112,49 @@ func (s *space) findChild(device netattach.DeviceIntent, index int) (netlink.Lin
 
 // bringChild finds the child in the pod or makes it, and completes one that a
 // killed agent left without its name.
-func (h *Host) bringChild(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
+func (h *Host) bringChild(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (_ netlink.Link, made bool, _ error) {
 	link, err := there.findChild(device, device.PodIndex)
 	if errors.Is(err, ErrNotFound) && device.PodIndex != 0 { // the pod deleted it, or it was made again
 		link, err = there.findChild(device, 0)
 	}
 	if errors.Is(err, ErrNotFound) {
-		link, err = h.makeChild(ctx, pod, there, device)
+		if err := h.makeChild(ctx, pod, device); err != nil {
+			return nil, false, err
+		}
+		made = true
+		link, err = there.LinkByName(madeName(device))
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		link, err = there.nameChild(link, device)
 	}
-	return there.nameChild(link, device)
+	return link, made, err
 }
 
-func (h *Host) makeChild(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
+func (h *Host) makeChild(ctx context.Context, pod int, device netattach.DeviceIntent) error {
 	here, err := h.spaces.enter(h.namespace)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer here.Close()
 	below, err := here.find(parent(device), 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w in the host's network namespace; check that the device is present and not used otherwise", err)
+		return fmt.Errorf("%w in the host's network namespace; check that the device is present and not used otherwise", err)
 	}
 	if err := fitting(below.Attrs(), device); err != nil {
-		return nil, err
+		return err
 	}
 	if err := here.notTheParents(below, device); err != nil {
-		return nil, err
+		return err
 	}
 	child, err := newChild(below.Attrs().Index, pod, device)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	klog.FromContext(ctx).V(4).Info("Making child of network device in pod", "device", device.Device, "parent", device.HostName, "kind", device.Child.Kind, "mode", device.Child.Mode, "name", device.PodName)
 	if err := here.LinkAdd(child); err != nil {
-		return nil, fmt.Errorf("the kernel refused to make a %s of %s in mode %s: %w; a netdev cannot have macvlan and ipvlan children at once, nor children while it is in a bridge or bond, and the kernel needs the module %s", device.Child.Kind, device.HostName, device.Child.Mode, err, device.Child.Kind)
+		return fmt.Errorf("the kernel refused to make a %s of %s in mode %s: %w; a netdev cannot have macvlan and ipvlan children at once, nor children while it is in a bridge or bond, and the kernel needs the module %s", device.Child.Kind, device.HostName, device.Child.Mode, err, device.Child.Kind)
 	}
-	return there.LinkByName(madeName(device))
+	return nil
 }
 
 // fitting refuses what the kernel would refuse later or not at all: a child is

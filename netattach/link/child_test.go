@@ -212,12 +212,7 @@ func TestEveryStepOfAChildMayBeRepeated(t *testing.T) {
 func TestChildOfAKilledAgentIsFound(t *testing.T) {
 	for name, then := range map[string]func(t *testing.T, m *sharedMachine, device netattach.DeviceIntent){
 		"before it had its alias": func(t *testing.T, m *sharedMachine, device netattach.DeviceIntent) {
-			there, err := open(m.pod.FD)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer there.Close()
-			if _, err := m.links.makeChild(context.Background(), m.pod.FD, there, device); err != nil {
+			if err := m.links.makeChild(context.Background(), m.pod.FD, device); err != nil {
 				t.Fatal(err)
 			}
 		},

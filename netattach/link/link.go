@@ -48,76 +48,78 @@ func (h *Host) Remember(device netattach.DeviceIntent) (netattach.DeviceIntent, 
 }
 
 // Into moves the device into the pod's namespace and leaves it down, with its name
-// and settings. Where it fails it brings the device home again. A device that is
-// in the pod already is only configured. It returns the device's index there.
+// and settings. Where it fails it brings home again what it has moved. A device that is
+// in the pod already is only configured, and stays there though that fails: it may be
+// one that the pod's containers work with. It returns the device's index there.
 func (h *Host) Into(ctx context.Context, pod int, device netattach.DeviceIntent) (podIndex int, err error) {
-	defer func() {
-		if err != nil {
-			if _, undo := h.Home(ctx, pod, device); undo != nil {
-				err = errors.Join(err, undo)
-			}
-		}
-	}()
 	there, err := h.spaces.enter(pod)
 	if err != nil {
 		return 0, err
 	}
 	defer there.Close()
-	link, err := h.bring(ctx, pod, there, device)
-	if err != nil {
-		return 0, fmt.Errorf("cannot move %s (%s) into the pod: %w", device.HostName, device.Device, err)
+	link, moved, err := h.bring(ctx, pod, there, device)
+	if err == nil {
+		device.PodIndex = link.Attrs().Index
+		err = there.configure(ctx, link, device)
+	} else {
+		err = fmt.Errorf("cannot move %s (%s) into the pod: %w", device.HostName, device.Device, err)
 	}
-	device.PodIndex = link.Attrs().Index
-	return device.PodIndex, there.configure(ctx, link, device)
+	if err != nil && moved {
+		_, undo := h.Home(ctx, pod, device)
+		err = errors.Join(err, undo)
+	}
+	return device.PodIndex, err
 }
 
-// bring finds the device in the pod or moves it there. Before its index is known,
-// the host is asked first, because in the pod there might be another with its MAC.
-func (h *Host) bring(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
+// bring finds the device in the pod or moves it there; moved says that it did, or may
+// have. Before the device's index is known, the host is asked first, because in the pod
+// there might be another with its MAC.
+func (h *Host) bring(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (_ netlink.Link, moved bool, _ error) {
 	if device.Child != nil {
 		return h.bringChild(ctx, pod, there, device)
 	}
 	if device.PodIndex != 0 {
 		if link, err := there.find(device, device.PodIndex); !errors.Is(err, ErrNotFound) {
-			return link, err
+			return link, false, err
 		}
 		return h.move(ctx, pod, there, device)
 	}
-	link, err := h.move(ctx, pod, there, device)
+	link, moved, err := h.move(ctx, pod, there, device)
 	if errors.Is(err, ErrNotFound) { // an agent that was killed may have moved it
 		if found, err := there.find(device, 0); !errors.Is(err, ErrNotFound) {
-			return found, err
+			return found, false, err
 		}
 	}
-	return link, err
+	return link, moved, err
 }
 
-func (h *Host) move(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (netlink.Link, error) {
+func (h *Host) move(ctx context.Context, pod int, there *space, device netattach.DeviceIntent) (_ netlink.Link, moved bool, _ error) {
 	here, err := h.enter()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer here.Close()
 	links, err := here.links()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	link, err := pick(links, device, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w in the host's network namespace; check that the device is present and not used otherwise", err)
+		return nil, false, fmt.Errorf("%w in the host's network namespace; check that the device is present and not used otherwise", err)
 	}
 	if err := unencumbered(links, link); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// The kernel would move a netdev whose new name is taken and then fail to rename it.
 	if taken, err := there.LinkByName(device.PodName); err == nil {
-		return nil, fmt.Errorf("the pod has an interface %s already (%s); choose another interfaceName", device.PodName, taken.Type())
+		return nil, false, fmt.Errorf("the pod has an interface %s already (%s); choose another interfaceName", device.PodName, taken.Type())
 	}
 	klog.FromContext(ctx).V(4).Info("Moving network device into pod", "device", device.Device, "from", link.Attrs().Name, "to", device.PodName)
 	if err := here.transfer(link, pod, device.PodName, 0, nil); err != nil {
-		return nil, err
+		return nil, true, err
 	}
-	return there.LinkByName(device.PodName)
+	link, err = there.LinkByName(device.PodName)
+	return link, true, err
 }
 
 // Up sets the device up and adds its routes, and rules by which they are found.
