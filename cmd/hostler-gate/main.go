@@ -1,6 +1,7 @@
 // hostler-gate is the OCI createRuntime hook in the CDI spec of every claim. It
 // runs on the host before a container's first process and lets it start only if
-// the claim is attached to the container's network namespace.
+// the claim is attached to the container's network namespace. A container with a
+// claimed NIC it then holds to the RDMA devices that it was given.
 //
 // It asks the agent. While the agent is away it decides itself, and only ever
 // in favour of what is proven: the agent has recorded this claim as attached to
@@ -53,21 +54,32 @@ func run(args []string, stdin io.Reader) error {
 	}
 	defer namespace.Close()
 	question := container.question(*claim)
+	if err := admit(*socket, *records, question, namespace, time.Now().Add(*timeout)); err != nil {
+		return err
+	}
+	nics, err := hasNICs(*records, question)
+	if err != nil || !nics {
+		return err
+	}
+	return rdmaLimits{set: setLimit}.hold(container)
+}
 
-	deadline := time.Now().Add(*timeout)
+// admit returns nil if the agent admits the container, or if the agent is away and it is
+// proven that it would.
+func admit(socket, records string, question question, namespace *os.File, deadline time.Time) error {
 	for {
-		err := ask(*socket, question, namespace, deadline)
+		err := ask(socket, question, namespace, deadline)
 		if !errors.Is(err, errUnreachable) {
 			return err
 		}
-		proof := prove(*records, question, namespace)
+		proof := prove(records, question, namespace)
 		if proof == nil {
 			return nil
 		}
 		// An agent that is being replaced is back within seconds.
 		const pause = 100 * time.Millisecond
 		if time.Until(deadline) < pause {
-			return fmt.Errorf("claim %s: %w, and without the agent the claim cannot be attached: %w; see that the hostler agent runs on this node", *claim, err, proof)
+			return fmt.Errorf("claim %s: %w, and without the agent the claim cannot be attached: %w; see that the hostler agent runs on this node", question.Claim, err, proof)
 		}
 		time.Sleep(pause)
 	}
@@ -84,6 +96,8 @@ type container struct {
 	// capabilities are those of any set: what is bounding only, a setuid program
 	// of the image can make effective (capabilities(7)).
 	capabilities []string
+	// rules of its device cgroup.
+	rules []deviceRule
 }
 
 // readContainer reads the state, and the container's configuration for
@@ -107,6 +121,9 @@ func readContainer(stdin io.Reader) (container, error) {
 		} `json:"process"`
 		Linux struct {
 			Namespaces []struct{ Type, Path string } `json:"namespaces"`
+			Resources  struct {
+				Devices []deviceRule `json:"devices"`
+			} `json:"resources"`
 		} `json:"linux"`
 	}
 	if err := json.Unmarshal(raw, &config); err != nil {
@@ -126,6 +143,7 @@ func readContainer(stdin io.Reader) (container, error) {
 	for _, set := range config.Process.Capabilities {
 		c.capabilities = append(c.capabilities, set...)
 	}
+	c.rules = config.Linux.Resources.Devices
 	slices.Sort(c.capabilities)
 	c.capabilities = slices.Compact(c.capabilities)
 	return c, nil

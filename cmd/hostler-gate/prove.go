@@ -91,6 +91,16 @@ func readRecord(path string) (record, error) {
 	return r, nil
 }
 
+// hasNICs says that an admitted claim has NICs. One of GPUs alone, or of a scope, says
+// nothing of which RDMA devices its containers are to have.
+func hasNICs(records string, q question) (bool, error) {
+	r, err := readRecord(filepath.Join(records, q.Claim+"-"+q.PodUID+".json"))
+	if err != nil {
+		return false, fmt.Errorf("cannot tell whether claim %s has NICs: %w", q.Claim, err)
+	}
+	return len(r.Intent.Devices) > 0, nil
+}
+
 // overpowered refuses a container that could undo what limits its pod, which may be
 // a matter of any claim of the pod, and one that may undo what is yet to limit it: that
 // the agent would have to know of (netattach/attach, power.go).
