@@ -162,7 +162,7 @@ func TestDeviceComesHomeAsItWasWhenItLeft(t *testing.T) {
 	n.attach(t)
 	n.restart(t) // killed; the next agent knows only the record
 	n.attach(t)
-	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	home := n.host.Link(t, "rail0")
@@ -382,7 +382,7 @@ func TestDamagedRecordIsNamedAndHidesNoOther(t *testing.T) {
 	if err := n.attacher.Reconcile(context.Background()); err == nil || !strings.Contains(err.Error(), damaged) {
 		t.Errorf("the damaged record is not named: %v", err)
 	}
-	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil || !n.host.Has(t, "rail0") {
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil || !n.host.Has(t, "rail0") {
 		t.Errorf("the other record was not found: %v", err)
 	}
 }

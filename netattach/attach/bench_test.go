@@ -41,7 +41,7 @@ func BenchmarkAttachAndDetach(b *testing.B) {
 				if err := attacher.Attach(context.Background(), sandbox); err != nil {
 					b.Fatal(err)
 				}
-				if err := attacher.Detach(context.Background(), "pod-1"); err != nil {
+				if err := attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
 					b.Fatal(err)
 				}
 			}

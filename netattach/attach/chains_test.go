@@ -86,7 +86,7 @@ func TestChainsOfTwoClaimsAreTakenBackApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "to release the first claim", n.called(t), "second DEL mv0", "second DEL net1", "first DEL net1")
-	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "to detach the pod", n.called(t), "first DEL net2")

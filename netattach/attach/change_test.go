@@ -60,7 +60,7 @@ func TestEachEndOfAnAttachmentIsTold(t *testing.T) {
 	if err != nil || len(records) != 1 || len(records[0].Devices) != 2 || records[0].State != StateAttached {
 		t.Errorf("on record are %+v (%v)", records, err)
 	}
-	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	expect("at its end", "claim-1 in pod-1 taken back", "claim-2 in pod-1 taken back")

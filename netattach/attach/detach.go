@@ -23,35 +23,25 @@ import (
 // physical devices.
 const missingFor = 10 * time.Minute
 
-// Detach brings home everything of a pod whose sandbox is going. It must come
-// before the namespace's end.
-func (a *Attacher) Detach(ctx context.Context, pod types.UID) error {
-	return a.dissolvePod(ctx, pod, "taking back what the pod has", func(Record) bool { return true })
-}
-
-// DetachSandbox is Detach for one sandbox: word of an old sandbox's end may come
-// after the pod's new sandbox was attached. What there is no time for is left to
+// DetachSandbox brings home everything that a sandbox of the pod has, and must come before
+// the end of its network namespace. Word of an old sandbox's end may come after the pod's new
+// one was attached, which keeps what it has. What there is no time for is left to
 // Reconcile, which finds the namespace gone.
 func (a *Attacher) DetachSandbox(ctx context.Context, pod types.UID, sandboxID string) error {
 	a.turns.stop(pod, sandboxID)
-	return a.dissolvePod(ctx, pod, "taking back sandbox "+sandboxID, func(r Record) bool { return r.SandboxID == sandboxID })
-}
-
-// dissolvePod looks at the records in the pod's turn, so that none is missed that
-// somebody else is about to write.
-func (a *Attacher) dissolvePod(ctx context.Context, pod types.UID, work string, chosen func(Record) bool) error {
-	leave, err := a.turns.take(ctx, pod, work)
+	leave, err := a.turns.take(ctx, pod, "taking back sandbox "+sandboxID)
 	if err != nil {
 		return fmt.Errorf("cannot take back yet what pod %s has: %w", pod, err)
 	}
 	defer leave()
+	// In the pod's turn none is missed that somebody else is about to write.
 	records, err := a.records.ofPod(pod)
 	if err != nil {
 		return err
 	}
 	var faults []error
 	for _, record := range records {
-		if record.Pod.UID == pod && chosen(record) {
+		if record.Pod.UID == pod && record.SandboxID == sandboxID {
 			faults = append(faults, a.dissolve(ctx, record))
 		}
 	}

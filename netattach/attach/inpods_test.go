@@ -45,7 +45,7 @@ func TestDriverIsToldHowDevicesAreKnownInThePod(t *testing.T) {
 	if got, err := n.attacher.InPods("claim-1"); err != nil || !cmp.Equal(want["claim-1"], got, prefixes) {
 		t.Errorf("after the agent's restart: %+v (%v)", got, err)
 	}
-	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := n.attacher.InPods("claim-1"); err != nil || len(got) > 0 {

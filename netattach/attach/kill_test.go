@@ -59,7 +59,7 @@ func TestDoomedAgent(t *testing.T) {
 	case "attach":
 		err = attacher.Attach(context.Background(), told.Sandbox)
 	case "detach":
-		err = attacher.Detach(context.Background(), told.Sandbox.Pod.UID)
+		err = attacher.DetachSandbox(context.Background(), told.Sandbox.Pod.UID, told.Sandbox.ID)
 	case "restore":
 		err = attacher.Reconcile(context.Background())
 	}
@@ -237,7 +237,7 @@ func (n *node) settled(t *testing.T, name string, complete bool, host, pod nette
 			}
 		}
 		n.whole(t, name)
-		if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+		if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
 			t.Errorf("%s taken back: %v", name, err)
 		}
 	}

@@ -88,7 +88,7 @@ func (n *node) kept(t *testing.T, name string, complete bool) {
 		if err := n.attacher.Check(context.Background(), "pod-1", "claim-1", n.pod.FD); err != nil || len(n.leases(t)) != 1 {
 			t.Errorf("%s %v, leases %v", name, err, n.leases(t))
 		}
-		if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+		if err := n.attacher.DetachSandbox(context.Background(), "pod-1", "sandbox-1"); err != nil {
 			t.Errorf("%s taken back: %v", name, err)
 		}
 	}

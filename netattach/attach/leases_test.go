@@ -95,7 +95,7 @@ func (n *node) reboot(t *testing.T) {
 
 func TestNothingThatPluginsKeepIsForgotten(t *testing.T) {
 	ctx := context.Background()
-	detach := func(n *node) error { return n.attacher.Detach(ctx, "pod-1") }
+	detach := func(n *node) error { return n.attacher.DetachSandbox(ctx, "pod-1", "sandbox-1") }
 	release := func(n *node) error { return n.attacher.Release(ctx, "claim-1") }
 	reconcile := func(n *node) error { return n.attacher.Reconcile(ctx) }
 	for name, test := range map[string]struct {

@@ -63,7 +63,7 @@ func TestAttachmentsLeaveNothingOpen(t *testing.T) {
 		if err := n.attacher.Reconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.attacher.Detach(t.Context(), "pod-1"); err != nil {
+		if err := n.attacher.DetachSandbox(t.Context(), "pod-1", "sandbox-1"); err != nil {
 			t.Fatal(err)
 		}
 		n.intents["claim-1"] = broken

@@ -116,7 +116,7 @@ func TestRDMADevicesOfTwoClaimsAreInTheirPodAndHomeEachOnItsOwn(t *testing.T) {
 	if got := n.inPod(t); got != "mlx5_1" || !n.pod.Has(t, "net1") {
 		t.Errorf("after the first claim's end the pod has %s", got)
 	}
-	if err := n.attacher.Detach(t.Context(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(t.Context(), "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	n.asBefore(t)
@@ -135,7 +135,7 @@ func TestRDMADeviceFollowsItsNetdevInAndLeavesBeforeIt(t *testing.T) {
 		return nil
 	}
 	n.attach(t)
-	if err := n.attacher.Detach(t.Context(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(t.Context(), "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	if moves != 4 {
@@ -178,7 +178,7 @@ func TestRDMADeviceIsLeftToAChainThatMovesIt(t *testing.T) {
 			if got := n.inPod(t); got != "mlx5_0" {
 				t.Errorf("RDMA devices in the pod: %q", got)
 			}
-			if err := n.attacher.Detach(t.Context(), "pod-1"); err != nil {
+			if err := n.attacher.DetachSandbox(t.Context(), "pod-1", "sandbox-1"); err != nil {
 				t.Fatal(err)
 			}
 			n.asBefore(t)
@@ -235,7 +235,7 @@ func TestDeviceThatTheKernelDoesNotMoveIsTheStatusToTell(t *testing.T) {
 	if err := n.attacher.Check(t.Context(), "pod-1", "claim-1", n.pod.FD); err != nil {
 		t.Errorf("Check: %v", err)
 	}
-	if err := n.attacher.Detach(t.Context(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(t.Context(), "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	n.asBefore(t)

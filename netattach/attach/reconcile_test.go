@@ -162,7 +162,7 @@ func TestDeviceWhoseMACThePodChangedComesHomeAfterARestart(t *testing.T) {
 	if err := n.attacher.Check(context.Background(), "pod-1", "claim-1", n.pod.FD); err != nil {
 		t.Errorf("while it is in the pod: %v", err)
 	}
-	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", n.sandbox.ID); err != nil {
 		t.Fatal(err)
 	}
 	if mac := n.host.Link(t, "rail0").Attrs().HardwareAddr.String(); mac != device.HostMAC || n.recordCount(t) != 0 {
@@ -181,7 +181,7 @@ func TestNewSandboxTakesTheDevicesOver(t *testing.T) {
 	if !second.Has(t, "net1") || n.pod.Has(t, "net1") {
 		t.Error("the device is not in the new sandbox")
 	}
-	if err := n.attacher.Detach(context.Background(), "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(context.Background(), "pod-1", n.sandbox.ID); err != nil {
 		t.Error(err)
 	}
 }

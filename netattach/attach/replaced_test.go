@@ -64,7 +64,7 @@ func TestNextSandboxComesBeforeADeviceIsHome(t *testing.T) {
 	if !second.Has(t, "net1") || !second.Has(t, "net2") {
 		t.Error("the next sandbox does not have both devices")
 	}
-	if err := n.attacher.Detach(ctx, "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(ctx, "pod-1", n.sandbox.ID); err != nil {
 		t.Fatal(err)
 	}
 	n.host.Same(t, "home from the next sandbox,", before)
@@ -91,7 +91,7 @@ func TestNextSandboxHasItsChainsThoughItsDeviceCameHomeLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "for the next sandbox", n.called(t), "first ADD net1")
-	if err := n.attacher.Detach(ctx, "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(ctx, "pod-1", n.sandbox.ID); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -128,7 +128,7 @@ func TestNextSandboxHasTheNumberOfTheLastOne(t *testing.T) {
 	if !n.pod.Has(t, "net1") {
 		t.Error("the next sandbox does not have the device")
 	}
-	if err := n.attacher.Detach(ctx, "pod-1"); err != nil || !n.pod.Has(t, "eth0") || !n.host.Has(t, "rail0") {
+	if err := n.attacher.DetachSandbox(ctx, "pod-1", n.sandbox.ID); err != nil || !n.pod.Has(t, "eth0") || !n.host.Has(t, "rail0") {
 		t.Errorf("%v; the pod has eth0: %t, rail0 is home: %t", err, n.pod.Has(t, "eth0"), n.host.Has(t, "rail0"))
 	}
 }

@@ -39,7 +39,7 @@ func TestDeviceThatIsClaimedBeforeItWasPutInOrder(t *testing.T) {
 	if !next.Has(t, "net1") {
 		t.Error("the next pod has no device")
 	}
-	if err := n.attacher.Detach(ctx, "pod-2"); err != nil {
+	if err := n.attacher.DetachSandbox(ctx, "pod-2", "sandbox-2"); err != nil {
 		t.Error(err)
 	}
 	n.host.Same(t, "home from the next pod,", before)
@@ -70,7 +70,7 @@ func TestStateOfADeviceThatWasMissingFirstIsReadWhenItIsThere(t *testing.T) {
 	n.host.Up(t, "rail1")
 	n.host.Same(t, "with its device again,", before)
 	n.attach(t)
-	if err := n.attacher.Detach(ctx, "pod-1"); err != nil {
+	if err := n.attacher.DetachSandbox(ctx, "pod-1", "sandbox-1"); err != nil {
 		t.Fatal(err)
 	}
 	n.host.Same(t, "after all,", before)

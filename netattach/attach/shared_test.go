@@ -85,7 +85,7 @@ func TestSharesOfTwoPodsComeAndGoByThemselves(t *testing.T) {
 	n.attach(t)
 
 	n.restart(t) // an agent that knows no more than the records say
-	if err := n.attacher.Detach(context.Background(), first.Pod.UID); err != nil {
+	if err := n.attacher.DetachSandbox(context.Background(), first.Pod.UID, first.ID); err != nil {
 		t.Fatal(err)
 	}
 	if left := n.podLinks(t, n.pod); !slices.Equal(left, []string{"lo"}) {

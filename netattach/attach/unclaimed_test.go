@@ -113,7 +113,7 @@ func TestAddressOfAVFsNetdevWhenItsClaimIsOver(t *testing.T) {
 			n.unprepare(t, "claim-1", before)
 			comeHome()
 			nextPod(t, n, netattach.DeviceIntent{HostMAC: before})
-			if err := n.attacher.Detach(context.Background(), "pod-2"); err != nil {
+			if err := n.attacher.DetachSandbox(context.Background(), "pod-2", "sandbox-2"); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
@@ -149,7 +149,7 @@ func TestAddressOfAVFsNetdevWhenItsClaimIsOver(t *testing.T) {
 		if err != nil || len(states) != 1 || states[0].MAC != next {
 			t.Errorf("%v; the next pod has %+v, want the address %s", err, states, next)
 		}
-		if err := n.attacher.Detach(context.Background(), "pod-2"); err != nil {
+		if err := n.attacher.DetachSandbox(context.Background(), "pod-2", "sandbox-2"); err != nil {
 			t.Fatal(err)
 		}
 	})

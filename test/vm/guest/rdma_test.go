@@ -409,7 +409,7 @@ func attachPod(t *testing.T, device netattach.DeviceIntent) (*attach.Attacher, e
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(attacher.Detach(context.Background(), "pod"), attacher.Close()); err != nil {
+		if err := errors.Join(attacher.DetachSandbox(context.Background(), "pod", "sandbox"), attacher.Close()); err != nil {
 			t.Error(err)
 		}
 	})
