@@ -53,7 +53,7 @@ func collision(candidate, other *Entry) *HeldError {
 				return &HeldError{
 					Device: mine.Name, HeldDevice: theirs.Name, Holder: other.ClaimUID, Namespace: other.ClaimNamespace, Claim: other.ClaimName,
 					Foreign:  other.ClaimNamespace != candidate.ClaimNamespace,
-					Released: other.Released, Ending: other.Ending, Mixed: mine.isBeside(theirs),
+					Released: other.Released, Ending: other.Ending, Later: other.Later, Mixed: mine.isBeside(theirs),
 				}
 			}
 		}

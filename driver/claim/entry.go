@@ -46,6 +46,8 @@ type Entry struct {
 	// not be undone when that was last tried; "" if it was not tried. Its devices are
 	// nobody else's until it is undone, and not its own for more than that.
 	Ending string `json:"ending,omitempty"`
+	// Later: a later version of the agent prepared the claim, and this is what can be read of it.
+	Later bool `json:"-"`
 	// First is set on the copy from which the first attempt derives its steps.
 	First bool `json:"-"`
 }

@@ -26,6 +26,9 @@ type HeldError struct {
 	Released bool
 	// Ending is why the other claim, which is over, could not be undone yet.
 	Ending string
+	// Later: a later version of the agent prepared the other claim, and it stays prepared
+	// when its pod is gone, until that version or a reboot undoes it.
+	Later bool
 	// Mixed: both claims have shares of the NIC, by children that exclude each other.
 	Mixed bool
 }
@@ -33,6 +36,8 @@ type HeldError struct {
 // Error tells the refused claim's namespace what it may know.
 func (e *HeldError) Error() string {
 	switch holder := e.holder(); {
+	case e.Later:
+		return fmt.Sprintf("device %s is not free: a later version of the agent prepared %s with device %s on this node, and this version cannot take that back when the claim's pod is gone; it is free once the later version has run on the node again, or its `hostler release`, or after a reboot of the node", e.Device, holder, e.HeldDevice)
 	case e.Released:
 		return fmt.Sprintf("device %s needs memory slices of partition %s, which was made for %s and could not be removed after it while the driver did not work; it is free once the agent has removed it, see its log", e.Device, e.HeldDevice, holder)
 	case e.Ending != "" && e.Foreign:

@@ -1,6 +1,7 @@
 package claim
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,10 +18,28 @@ func of(namespace string, claim *resourceapi.ResourceClaim) *resourceapi.Resourc
 	return claim
 }
 
+// asOfLaterVersion is what this version reads of the entry if a later one wrote it.
+func asOfLaterVersion(t *testing.T, entry *Entry) *Entry {
+	t.Helper()
+	journal := journalV2{Entries: []*entryV2{toV2(entry)}}
+	journal.SetGroupVersionKind(journalVersion("v3").WithKind(journalKind))
+	raw, err := json.Marshal(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := theCodec(t).decodeEntry(entry.ClaimUID, raw)
+	var later *versionError
+	if !errors.As(err, &later) {
+		t.Fatalf("the entry is of this version: %v", err)
+	}
+	return read
+}
+
 func TestWhoHoldsADeviceIsToldToItsNamespaceAlone(t *testing.T) {
 	const gpu, pf, vf = "gpu-0000-17-00-0", "nic-0000-1d-00-0", "nic-0000-1d-00-1"
 	const mine, theirs = "claim team/payroll (uid-of-team)", "a claim of another namespace (the agent's log names it)"
 	const why = "undo: bring netdev eth4 home: pod payroll-0 still runs"
+	const later = " on this node, and this version cannot take that back when the claim's pod is gone; it is free once the later version has run on the node again, or its `hostler release`, or after a reboot of the node"
 	for _, test := range []struct {
 		name          string
 		holds, wants  [2]string
@@ -39,6 +58,9 @@ func TestWhoHoldsADeviceIsToldToItsNamespaceAlone(t *testing.T) {
 		{"a partition that was left behind", onGPU(part1g1), onGPU(part2g0), func(e *Entry) { e.Released = true },
 			"device " + part2g0 + " needs memory slices of partition " + part1g1 + ", which was made for " + mine + " and could not be removed after it while the driver did not work; it is free once the agent has removed it, see its log",
 			"device " + part2g0 + " needs memory slices of partition " + part1g1 + ", which was made for " + theirs + " and could not be removed after it while the driver did not work; it is free once the agent has removed it, see its log"},
+		{"a claim of a later version of the agent", onNIC(vf), onNIC(pf), func(e *Entry) { *e = *asOfLaterVersion(t, e) },
+			"device " + pf + " is not free: a later version of the agent prepared " + mine + " with device " + vf + later,
+			"device " + pf + " is not free: a later version of the agent prepared " + theirs + " with device " + vf + later},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for namespace, want := range map[string]string{"team": test.own, "finance": test.stranger} {

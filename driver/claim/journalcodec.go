@@ -157,7 +157,9 @@ func (c *codec) decodeEntry(claim types.UID, raw []byte) (*Entry, error) {
 func guess(claim types.UID, raw []byte) *Entry {
 	var journal journalV2
 	if err := json.Unmarshal(raw, &journal); err == nil && len(journal.Entries) == 1 && journal.Entries[0] != nil && journal.Entries[0].ClaimUID == claim {
-		return fromV2(journal.Entries[0])
+		entry := fromV2(journal.Entries[0])
+		entry.Later = true
+		return entry
 	}
-	return &Entry{ClaimUID: claim}
+	return &Entry{ClaimUID: claim, Later: true}
 }
