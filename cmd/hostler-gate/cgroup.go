@@ -64,7 +64,7 @@ func memberships(raw string) map[string]string {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		switch {
 		case len(fields) < 3:
-		case fields[0] == "0" && fields[1] == "":
+		case fields[0] == "0":
 			paths[cgroupV2] = fields[2]
 		case slices.Contains(strings.Split(fields[1], ","), "rdma"):
 			paths[cgroupV1] = fields[2]

@@ -286,6 +286,30 @@ func TestContainerDoesNotStartWithLessThanItsLimits(t *testing.T) {
 	})
 }
 
+func TestOnlyClaimsWithNICsSayWhichRDMADevicesThereAre(t *testing.T) {
+	for name, test := range map[string]struct {
+		record string
+		want   bool
+		says   string
+	}{
+		"a NIC":              {`{"state": "Attached", "intent": {"devices": [{"device": "nic"}]}}`, true, ""},
+		"a GPU":              {`{"state": "Attached", "intent": {}}`, false, ""},
+		"nobody knows":       {"", false, "claim c"},
+		"nobody can read it": {`{"intent": {"devices": [`, false, "damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			records := t.TempDir()
+			if test.record != "" {
+				put(t, records+"/c-p.json", test.record)
+			}
+			got, err := hasNICs(records, question{Claim: "c", PodUID: "p"})
+			if got != test.want || (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%v, %v; want %v and %q", got, err, test.want, test.says)
+			}
+		})
+	}
+}
+
 // Devices of one name in several network namespaces, should a kernel tell them apart by a
 // second word: what was read is what is written.
 func TestDevicesAreNamedToTheKernelAsItNamesThem(t *testing.T) {
