@@ -20,6 +20,12 @@ if [ ! -e "$out/hostler-image.tar" ]; then
     echo "older: commit $commit is not in this checkout; in the rolling update the agent is replaced by its own version" >&2
     exit 0
   fi
+  # One at a time, and who has waited finds it built. The lock ends with its holder.
+  mkdir -p "${out%/*}"
+  exec 9>"${out%/*}/lock"
+  flock 9
+fi
+if [ ! -e "$out/hostler-image.tar" ]; then
   echo "older: building the agent of commit $commit" >&2
   source=$(mktemp -d)
   trap 'rm -rf "$source"' EXIT
