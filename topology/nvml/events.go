@@ -1,7 +1,7 @@
 // WatchEvents delivers what the driver reports of its own accord. A GPU that
 // cannot register (register.go) costs its own events only, GPUs that appear later
 // are registered when the session next enumerates them, and nothing polls faster
-// than once a second.
+// than once a second. All who watch share one event set (audience.go).
 
 package nvml
 
@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ type Event struct {
 	GPUInstance, ComputeInstance *uint32
 }
 
-// faultEvents are what a watch of the GPUs' health registers for.
+// faultEvents are what a watch of the GPUs' health is told of.
 var faultEvents = map[uint64]EventKind{
 	nvml.EventTypeXidCriticalError:      EventXID,
 	nvml.EventTypeDoubleBitEccError:     EventECC,
@@ -56,7 +57,7 @@ var faultEvents = map[uint64]EventKind{
 	nvml.EventTypeGpuRecoveryAction:     EventRecoveryAction,
 }
 
-// migEvents are what a watch of the inventory registers for.
+// migEvents are what a watch of the inventory is told of.
 var migEvents = map[uint64]EventKind{nvml.EventMigConfigChange: EventMIGConfig}
 
 // waitMilliseconds bounds one nvmlEventSetWait, and so how long WatchEvents
@@ -70,7 +71,19 @@ func (s *Session) WatchEvents(ctx context.Context, deliver func(Event)) error {
 	return s.watchEvents(ctx, faultEvents, deliver)
 }
 
+// watchEvents tells of those kinds of events, and of EventLost.
 func (s *Session) watchEvents(ctx context.Context, kinds map[uint64]EventKind, deliver func(Event)) error {
+	defer s.audience.join(kinds, deliver)()
+	done, err := s.audience.await(ctx)
+	if err != nil {
+		return nil // ctx is done; until then another waited
+	}
+	defer done()
+	return s.waitForEvents(ctx)
+}
+
+// waitForEvents tells the audience of every event.
+func (s *Session) waitForEvents(ctx context.Context) error {
 	for _, symbol := range []string{"nvmlEventSetCreate", "nvmlEventSetFree", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes", "nvmlEventSetWait_v2"} {
 		if !s.has(symbol) {
 			return fmt.Errorf("watch GPU events: the library lacks %s: %w", symbol, ErrNotSupported)
@@ -83,6 +96,8 @@ func (s *Session) watchEvents(ctx context.Context, kinds map[uint64]EventKind, d
 	if err != nil {
 		return fmt.Errorf("watch GPU events: %w", err)
 	}
+	kinds := maps.Clone(faultEvents)
+	maps.Copy(kinds, migEvents)
 	w := &watch{
 		session: s, set: set, kinds: kinds, registered: map[nvml.Device]*registration{},
 		lane: newLane("NVML events", waitMilliseconds*time.Millisecond+s.timeout),
@@ -98,7 +113,7 @@ func (s *Session) watchEvents(ctx context.Context, kinds map[uint64]EventKind, d
 			// NVML repeats the answer at once for as long as the GPU is away, which
 			// may be days; each delivery has the machine read and the GPUs probed.
 			if lost.isDue() {
-				deliver(Event{Kind: EventLost})
+				s.audience.tell(Event{Kind: EventLost})
 			}
 			pause(ctx)
 		case errors.Is(err, ErrDriverGone):
@@ -107,7 +122,7 @@ func (s *Session) watchEvents(ctx context.Context, kinds map[uint64]EventKind, d
 			klog.FromContext(ctx).Error(err, "Waiting for GPU events failed, trying again")
 			pause(ctx)
 		case event != nil:
-			deliver(*event)
+			s.audience.tell(*event)
 		}
 		if err == nil {
 			lost = lasting{}

@@ -37,6 +37,8 @@ type Session struct {
 	timeout time.Duration
 	system  *lane // calls that concern no single GPU
 	driver  topology.Driver
+	// audience is told of events.
+	audience audience
 
 	mu    sync.Mutex
 	slots map[int]*lane      // by NVML index: finding out who sits there
