@@ -52,8 +52,10 @@ type Journal struct {
 	writing bool
 
 	gathering gathering
-	// continues belongs to whoever is writing.
+	// continues and taken belong to whoever is writing. Taken are files that were set aside
+	// and whose entries the next write brings to disk.
 	continues continuation
+	taken     []takenAside
 }
 
 // write is one writing of all that the journal says, awaited by everyone whose
@@ -221,6 +223,9 @@ func (j *Journal) join(whole bool, claims ...types.UID) error {
 		begin()
 	}
 	touched, err := j.write(mine, &record{Entries: sortedEntries(entries), Unprepared: unprepared, Incomplete: incomplete})
+	if err == nil {
+		j.dropAsides()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	mine.err = err
@@ -321,6 +326,10 @@ func (j *Journal) replace(r *record) (touched bool, err error) {
 		return touched, fmt.Errorf("write the journal %s: %w; %s", j.path, err, remedy(err, filepath.Dir(j.path)))
 	}
 	j.continues = continuation{generation: r.Generation, version: r.oldestVersion()}
+	if err := j.leaveSlots(); err != nil {
+		j.continues = continuation{}
+		klog.Background().Error(err, "Slots that were set aside cannot be left; until they can, changes of claims take longer", "file", recentPath(j.path))
+	}
 	return touched, nil
 }
 

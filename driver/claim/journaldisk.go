@@ -25,6 +25,8 @@ type disk interface {
 	// Create makes a file that was not there.
 	Create(path string) (diskFile, error)
 	Rename(from, to string) error
+	// Link gives a file a second name, which nothing has. It does not read the file.
+	Link(file, name string) error
 	// Remove deletes a file, no directory.
 	Remove(path string) error
 	SyncDirectory(path string) error
@@ -41,7 +43,7 @@ type diskFile interface {
 // replaceFile puts data in place of path. It says whether path may say something
 // else than before, which an error leaves open once the file has been renamed.
 func replaceFile(d disk, path string, data []byte) (touched bool, err error) {
-	temporary := path + ".tmp"
+	temporary := temporaryPath(path)
 	if err := writeFile(d, temporary, data); err != nil {
 		return false, err
 	}
@@ -51,6 +53,9 @@ func replaceFile(d disk, path string, data []byte) (touched bool, err error) {
 	}
 	return true, d.SyncDirectory(filepath.Dir(path))
 }
+
+// temporaryPath is where what will be at path is written.
+func temporaryPath(path string) string { return path + ".tmp" }
 
 func writeFile(d disk, path string, data []byte) error {
 	f, err := d.Create(path)
@@ -92,6 +97,8 @@ func (realDisk) Create(path string) (diskFile, error) {
 }
 
 func (realDisk) Rename(from, to string) error { return os.Rename(from, to) }
+
+func (realDisk) Link(file, name string) error { return os.Link(file, name) }
 
 // Remove leaves directories alone, which os.Remove would not.
 func (realDisk) Remove(path string) error {

@@ -30,6 +30,7 @@ const (
 	atRename  point = "rename"
 	atSyncDir point = "sync the directory"
 	atSlot    point = "write a slot"
+	atLink    point = "give a second name"
 )
 
 // points of a write that replaces the file.
@@ -97,6 +98,14 @@ func (d *failingDisk) Rename(from, to string) error {
 	work, err := d.pass(atRename)
 	if work {
 		err = errors.Join(err, d.realDisk.Rename(from, to))
+	}
+	return err
+}
+
+func (d *failingDisk) Link(file, name string) error {
+	work, err := d.pass(atLink)
+	if work {
+		err = errors.Join(err, d.realDisk.Link(file, name))
 	}
 	return err
 }

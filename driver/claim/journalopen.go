@@ -30,8 +30,8 @@ import (
 // and what was done about it, in the form of an event.
 type Recovery struct {
 	// Reason is JournalDamaged, JournalSetAside (a later version wrote it),
-	// JournalMissing (while there are CDI specs, or one was set aside), JournalTakenBack (entries of a
-	// file that an earlier version had set aside) or ClaimsOfLaterVersion.
+	// JournalMissing (while there are CDI specs), JournalTakenBack (entries of a file that an
+	// earlier version had set aside, or of CDI specs that it could not read) or ClaimsOfLaterVersion.
 	Reason  string
 	Message string
 }
@@ -89,19 +89,17 @@ func openOn(ctx context.Context, d disk, path string, specs cdi.Directory) (*Jou
 	// name, too, if its maker was killed. The first write says it all anew, in the file.
 	j.continues = continuation{}
 	var aside string
-	switch {
-	case errors.Is(fault, errDamaged):
-		aside, err = j.setAside(fault)
-	case fault != nil:
-		aside, err = j.resumeAside(ctx)
+	if errors.Is(fault, errDamaged) {
+		if aside, err = j.setAside(ctx, fault); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	rebuilt := j.readSpecs(ctx, specs, fault != nil)
+	// A journal that is not complete yet was written by an agent that may not have been
+	// able to read all specs.
+	rebuilt := j.readSpecs(ctx, specs, fault != nil || j.incomplete)
 	j.report(ctx, fault, aside, rebuilt)
 	changed := rebuilt.restored > 0 || aside != ""
-	asides, taken := j.takeAsides(ctx)
+	taken := j.takeAsides(ctx)
 	if changed || taken {
 		j.mu.Lock()
 		j.incomplete = j.incomplete || changed
@@ -114,7 +112,8 @@ func openOn(ctx context.Context, d disk, path string, specs cdi.Directory) (*Jou
 			return j, nil
 		}
 	}
-	j.dropAsides(ctx, asides)
+	j.dropAsides()
+	j.tidyAsides(ctx)
 	return j, nil
 }
 
@@ -231,9 +230,9 @@ func (j *Journal) report(ctx context.Context, fault error, aside string, rebuilt
 			j.path, later.Version, aside, text))
 	case errors.Is(fault, errDamaged):
 		j.recovered(ctx, "JournalDamaged", fmt.Sprintf("The journal %s was damaged: %v. It is kept as %s; %s. GPU partitions that no claim holds now have to be removed by hand.", j.path, fault, aside, text))
-	case aside != "":
-		j.recovered(ctx, "JournalMissing", fmt.Sprintf("The journal %s was missing; the last one that an agent set aside is %s; %s. GPU partitions that no claim holds now have to be removed by hand.", j.path, aside, text))
-	case rebuilt.restored+len(rebuilt.useless) > 0:
+	case fault == nil && rebuilt.restored > 0:
+		j.recovered(ctx, "JournalTakenBack", fmt.Sprintf("The journal %s is not complete since it was lost; %s.", j.path, text))
+	case fault != nil && rebuilt.restored+len(rebuilt.useless) > 0:
 		j.recovered(ctx, "JournalMissing", fmt.Sprintf("The journal %s was missing; %s. GPU partitions that no claim holds now have to be removed by hand.", j.path, text))
 	}
 	if len(j.later) > 0 {

@@ -90,6 +90,10 @@ func (d mortalDisk) Rename(from, to string) error {
 	return d.killer.between("the journal is replaced", func() error { return d.realDisk.Rename(from, to) })
 }
 
+func (d mortalDisk) Link(file, name string) error {
+	return d.killer.between("a second name is given", func() error { return d.realDisk.Link(file, name) })
+}
+
 func (d mortalDisk) Remove(path string) error {
 	if d.killer.isDead() {
 		return errKilled

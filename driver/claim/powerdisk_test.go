@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"pgregory.net/rapid"
@@ -97,6 +98,18 @@ func (d *powerDisk) Rename(from, to string) error {
 	return err
 }
 
+func (d *powerDisk) Link(file, name string) error {
+	if err := d.next(); err != nil {
+		return err
+	}
+	if err := os.Link(file, name); err != nil {
+		return err
+	}
+	d.names[name] = d.names[file]
+	d.renamed()
+	return nil
+}
+
 func (d *powerDisk) Remove(path string) error {
 	if err := d.next(); err != nil {
 		return err
@@ -159,15 +172,19 @@ func (d *powerDisk) torn(file []byte, offset int64, data []byte) []byte {
 // powerFails leaves what is durable, and by chance what the kernel had written back.
 func (d *powerDisk) powerFails() error {
 	names := d.history[rapid.IntRange(0, len(d.history)-1).Draw(d.t, "directory of")]
-	left := map[string][]byte{}
-	for path, file := range names {
-		left[path] = bytes.Clone(file.durable)
+	left, paths := map[*inode][]byte{}, slices.Sorted(maps.Keys(names))
+	for _, path := range paths {
+		file := names[path]
+		if left[file] != nil {
+			continue
+		}
+		left[file] = bytes.Clone(file.durable)
 		for now, other := range d.names {
 			if other != file || !rapid.Bool().Draw(d.t, "written back") {
 				continue
 			}
 			var err error
-			if left[path], err = os.ReadFile(now); err != nil {
+			if left[file], err = os.ReadFile(now); err != nil {
 				return err
 			}
 		}
@@ -177,9 +194,17 @@ func (d *powerDisk) powerFails() error {
 		err = errors.Join(err, os.Remove(file))
 	}
 	d.names = map[string]*inode{}
-	for path, content := range left {
-		err = errors.Join(err, os.WriteFile(path, content, 0o600))
-		d.names[path] = &inode{durable: content}
+	first := map[*inode]string{}
+	for _, path := range paths {
+		file := names[path]
+		if other, is := first[file]; is {
+			err = errors.Join(err, os.Link(other, path))
+			d.names[path] = d.names[other]
+			continue
+		}
+		first[file] = path
+		err = errors.Join(err, os.WriteFile(path, left[file], 0o600))
+		d.names[path] = &inode{durable: left[file]}
 	}
 	d.history = []map[string]*inode{maps.Clone(d.names)}
 	return err
