@@ -28,8 +28,9 @@ const (
 	// successorInterval is how often a successor looks whether its turn has come,
 	// with the kubelet's calls waiting.
 	successorInterval = 20 * time.Millisecond
-	// activeInterval is how often the active agent looks for a successor.
-	activeInterval = 250 * time.Millisecond
+	// activeInterval is how often the active agent looks for a successor, day and
+	// night: each look wakes the process, for a moment that comes once in its life.
+	activeInterval = time.Second
 	// retiredInterval is how often an agent that had its turn looks whether its
 	// successor died.
 	retiredInterval = 500 * time.Millisecond
