@@ -87,23 +87,30 @@ func (l rdmaLimits) given(rules []deviceRule) (map[string]bool, error) {
 	}
 	devices := map[string]bool{}
 	for _, node := range nodes {
-		number, err := os.ReadFile(node + "/dev")
-		var name []byte
-		if err == nil {
-			name, err = os.ReadFile(node + "/ibdev")
-		}
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
-			continue // it has gone
-		}
+		number, err := attribute(node + "/dev")
 		if err != nil {
-			return nil, fmt.Errorf("cannot tell which RDMA devices the container was given: %w", err)
+			return nil, err
 		}
-		major, minor, _ := strings.Cut(strings.TrimSpace(string(number)), ":")
-		if slices.ContainsFunc(rules, func(r deviceRule) bool { return r.gives(major, minor) }) {
-			devices[strings.TrimSpace(string(name))] = true
+		major, minor, _ := strings.Cut(number, ":")
+		if !slices.ContainsFunc(rules, func(r deviceRule) bool { return r.gives(major, minor) }) {
+			continue
 		}
+		name, err := attribute(node + "/ibdev")
+		if err != nil {
+			return nil, err
+		}
+		devices[name] = true
 	}
 	return devices, nil
+}
+
+// attribute is "" if its device has gone.
+func attribute(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
+		return "", fmt.Errorf("cannot tell which RDMA devices the container was given: %w", err)
+	}
+	return strings.TrimSpace(string(raw)), nil
 }
 
 // deviceRule is one of linux.resources.devices (runtime-spec, config-linux.md, "Allowed

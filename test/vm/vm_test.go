@@ -32,6 +32,7 @@ func TestDiscovery(t *testing.T) {
 	result, err := vm.Run(t.Context(), vm.Options{
 		TestBinary: buildTest(t, "./guest"),
 		Args:       []string{"-test.v", "-test.timeout=14m", "-test.run=" + os.Getenv("HOSTLER_VM_RUN")},
+		Files:      map[string]string{"hostler-gate": build(t, "../../cmd/hostler-gate", "go", "build")},
 		Output:     t.Output(),
 		Timeout:    15 * time.Minute, // alone it takes a minute; beside builds, many times that
 	})
@@ -47,11 +48,17 @@ func TestDiscovery(t *testing.T) {
 // buildTest compiles a package's tests into a static binary.
 func buildTest(t *testing.T, pkg string) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "guest.test")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", binary, pkg)
+	return build(t, pkg, "go", "test", "-c")
+}
+
+// build has a command of Go's make a static binary of a package.
+func build(t *testing.T, pkg string, command ...string) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "binary")
+	cmd := exec.CommandContext(t.Context(), command[0], append(command[1:], "-o", binary, pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("compiling the tests of %s: %v\n%s", pkg, err, out)
+		t.Fatalf("%s of %s: %v\n%s", strings.Join(command, " "), pkg, err, out)
 	}
 	return binary
 }
