@@ -94,17 +94,22 @@ func (d *device) remember(gpu topology.GPU, complete bool) {
 
 // get runs one getter and stores its value, or notes why it could not. Getters
 // of symbols that the library lacks, and of features that the GPU lacks, leave the
-// attribute empty without a Problem: nothing is wrong.
-func get[T any](r *reading, symbol string, fn func() (T, nvml.Return), store func(T)) {
-	if r.failed != nil || !r.has(symbol) {
-		return
+// attribute empty without a Problem: nothing is wrong. Asked again, only a getter that
+// is not done may answer otherwise.
+func get[T any](r *reading, symbol string, fn func() (T, nvml.Return), store func(T)) (done bool) {
+	if r.failed != nil {
+		return false
+	}
+	if !r.has(symbol) {
+		return true
 	}
 	value, err := call(r.ctx, r.device.lane, symbol, fn)
 	if err != nil {
 		r.note(symbol, err)
-		return
+		return errors.Is(err, ErrNotSupported)
 	}
 	store(value)
+	return true
 }
 
 func (r *reading) note(subject string, err error) {

@@ -1,6 +1,8 @@
 // NVLink and the NVLink fabric. NVML has no "how many links": links are asked
 // for one by one up to its maximum, and a link that the GPU does not have
-// answers "invalid argument" or "not supported".
+// answers "invalid argument" or "not supported". Which links there are and where they
+// lead is soldered or plugged while the power is off; only whether they are up is asked
+// at each reading, which on a GPU with 18 links is 18 calls of 90.
 
 package nvml
 
@@ -21,9 +23,13 @@ func (r *reading) links() {
 		return
 	}
 	last := r.gpu.NVLinks
+	ports := r.device.ports()
 	var links []topology.NVLink
 	for number := range nvml.NVLINK_MAX_LINKS {
-		link, answer := r.link(number)
+		if ports[number].absent {
+			continue
+		}
+		link, answer := r.link(number, &ports[number])
 		if r.failed != nil {
 			return
 		}
@@ -42,6 +48,9 @@ func (r *reading) links() {
 		}
 	}
 	r.gpu.NVLinks = links
+	if len(links) > 0 { // a GPU that denies all may be in a mode in which it has none
+		r.device.keepPorts(ports)
+	}
 }
 
 // linkAnswer is what came of asking whether the GPU has a link.
@@ -68,26 +77,53 @@ func (r *reading) linkState(number int) (active bool, answer linkAnswer) {
 	return false, linkUnknown
 }
 
+// nvlinkPort is what does not change of a port while the driver is loaded.
+type nvlinkPort struct {
+	absent bool
+	// whole is the link as it was when it was up and all of it could be read, nil before.
+	whole *topology.NVLink
+}
+
+// ports are those of the GPU, by number of the link.
+func (d *device) ports() [nvml.NVLINK_MAX_LINKS]nvlinkPort {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.nvlinks
+}
+
+func (d *device) keepPorts(ports [nvml.NVLINK_MAX_LINKS]nvlinkPort) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.nvlinks = ports
+}
+
 // link reads one port. Of a port that is down, drivers do not know the far end.
-func (r *reading) link(number int) (topology.NVLink, linkAnswer) {
+func (r *reading) link(number int, port *nvlinkPort) (topology.NVLink, linkAnswer) {
 	link := topology.NVLink{Link: number, Peer: topology.NVLinkPeerUnknown}
 	var answer linkAnswer
 	link.Active, answer = r.linkState(number)
+	port.absent = answer == linkAbsent
 	if !link.Active {
 		return link, answer
 	}
-	get(r, "nvmlDeviceGetNvLinkVersion", func() (uint32, nvml.Return) { return r.handle.GetNvLinkVersion(number) },
+	if port.whole != nil {
+		return *port.whole, answer
+	}
+	complete := get(r, "nvmlDeviceGetNvLinkVersion", func() (uint32, nvml.Return) { return r.handle.GetNvLinkVersion(number) },
 		func(v uint32) { link.Version = int(v) })
-	get(r, "nvmlDeviceGetNvLinkRemoteDeviceType", func() (nvml.IntNvLinkDeviceType, nvml.Return) { return r.handle.GetNvLinkRemoteDeviceType(number) },
-		func(v nvml.IntNvLinkDeviceType) { link.Peer = peerKind(v) })
+	complete = get(r, "nvmlDeviceGetNvLinkRemoteDeviceType", func() (nvml.IntNvLinkDeviceType, nvml.Return) { return r.handle.GetNvLinkRemoteDeviceType(number) },
+		func(v nvml.IntNvLinkDeviceType) { link.Peer = peerKind(v) }) && complete
 	symbol := "nvmlDeviceGetNvLinkRemotePciInfo_v2"
-	get(r, symbol, func() (nvml.PciInfo, nvml.Return) { return r.handle.GetNvLinkRemotePciInfo(number) }, func(info nvml.PciInfo) {
+	complete = get(r, symbol, func() (nvml.PciInfo, nvml.Return) { return r.handle.GetNvLinkRemotePciInfo(number) }, func(info nvml.PciInfo) {
 		// On NVSwitch systems whose switches the node does not see, the far end
 		// is all zeroes or all ones; that is "does not say", not a fault.
 		if pci, err := canonical(info); err == nil && pci != "0000:00:00.0" {
 			link.PeerPCI = pci
 		}
-	})
+	}) && complete
+	if complete {
+		port.whole = &link
+	}
 	return link, answer
 }
 

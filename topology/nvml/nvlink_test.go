@@ -1,6 +1,7 @@
 package nvml
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -38,6 +39,38 @@ func TestLinksOfAPartialMesh(t *testing.T) {
 	gpu := read(t, source)[0]
 	if diff := cmp.Diff(want, gpu.NVLinks); diff != "" || len(gpu.Problems) != 1 {
 		t.Errorf("a getter that fails is %d problems and costs %s", len(gpu.Problems), diff)
+	}
+}
+
+// Reading a link in full takes four calls, and there are 18 links on a GPU.
+func TestALinkIsReadInFullOnce(t *testing.T) {
+	control, source := simulate(t, nvmlsim.Build, 0)
+	up := topology.NVLink{Link: 0, Active: true, Version: 4, Peer: topology.NVLinkPeerSwitch, PeerPCI: "0000:07:00.0"}
+	down := topology.NVLink{Link: 0, Peer: topology.NVLinkPeerUnknown}
+	peerUnknown := up
+	peerUnknown.Peer = topology.NVLinkPeerUnknown
+	for _, step := range []struct {
+		name     string
+		do       func() error
+		want     []topology.NVLink
+		problems int
+	}{
+		{"a GPU that denies all links may have some later", func() error { return control.Set(0, "nvlinks", "40 1 4 switch 0000:07:00.0") }, nil, 0},
+		{"what could not be read is missing", func() error {
+			return errors.Join(control.Set(0, "nvlinks", "0 1 4 switch 0000:07:00.0"), control.Fail("nvmlDeviceGetNvLinkRemoteDeviceType", 0, nvml.ERROR_UNKNOWN))
+		}, []topology.NVLink{peerUnknown}, 1},
+		{"and is asked for again", control.ClearAll, []topology.NVLink{up}, 0},
+		{"what was read is not", func() error {
+			return errors.Join(control.Fail("nvmlDeviceGetNvLinkRemote*", 0, nvml.ERROR_UNKNOWN), control.Fail("nvmlDeviceGetNvLinkVersion", 0, nvml.ERROR_UNKNOWN))
+		}, []topology.NVLink{up}, 0},
+		{"a link that goes down is seen", func() error { return control.Set(0, "nvlinks", "0 0 4 switch 0000:07:00.0") }, []topology.NVLink{down}, 0},
+		{"and leads where it did when it is up again", func() error { return control.Set(0, "nvlinks", "0 1 4 switch 0000:07:00.0") }, []topology.NVLink{up}, 0},
+	} {
+		must(t, step.do())
+		gpu := read(t, source)[0]
+		if diff := cmp.Diff(step.want, gpu.NVLinks); diff != "" || len(gpu.Problems) != step.problems {
+			t.Errorf("%s: %d problems, links (-want +got) %s", step.name, len(gpu.Problems), diff)
+		}
 	}
 }
 

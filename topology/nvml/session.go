@@ -56,6 +56,7 @@ type device struct {
 	complete bool         // the attributes that never change were all read
 	// profiles of MIG, nil while the mode is off or they were not all read.
 	profiles []gpuInstanceProfile
+	nvlinks  [nvml.NVLINK_MAX_LINKS]nvlinkPort
 }
 
 // Open finds, loads and initialises NVML. Errors match ErrLibraryMissing,
