@@ -136,8 +136,8 @@ func samples() map[string]nvml.Sample {
 	}
 }
 
-// sysfs renders the RDMA counters of the machine.
-func sysfs(t testing.TB) string {
+// rdmaCounters renders those of the machine.
+func rdmaCounters(t testing.TB) string {
 	t.Helper()
 	root := t.TempDir()
 	for path, content := range map[string]string{
@@ -177,7 +177,7 @@ func newBench(t testing.TB) *bench {
 		clock:  testingclock.NewFakeClock(start),
 	}
 	b.Exporter = NewExporter(t.Context(), ExporterConfig{
-		GPUs: b.gpus, Ledger: b.ledger, Recorder: NewRecorder(), Sys: sysfs(t), Clock: b.clock,
+		GPUs: b.gpus, Ledger: b.ledger, Recorder: NewRecorder(), Sys: rdmaCounters(t), Clock: b.clock,
 		Links: fakeLinks{7: {Up: true, ReceivedBytes: 1 << 40, TransmittedBytes: 17, ReceivedPackets: 3, TransmittedPackets: 1}},
 	})
 	return b

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/hostler-dev/hostler/topology"
+	"github.com/hostler-dev/hostler/topology/sysfs"
 )
 
 // quarantine is how long a file that could not be read is not tried again.
@@ -119,7 +119,7 @@ func (r *nicReader) readFile(path string, now time.Time) (string, error) {
 		}
 		delete(r.broken, path)
 	}
-	raw, err := os.ReadFile(path)
+	text, err := sysfs.Root("").Text(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -127,5 +127,5 @@ func (r *nicReader) readFile(path string, now time.Time) (string, error) {
 		r.broken[path] = now.Add(quarantine)
 		return "", fmt.Errorf("reading a counter (not tried again for %s): %w", quarantine, err)
 	}
-	return strings.TrimSpace(string(raw)), nil
+	return text, nil
 }

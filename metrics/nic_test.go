@@ -37,7 +37,7 @@ func TestReadingANIC(t *testing.T) {
 		{"netlink fails: the port is read all the same", nic, failingLinks{errors.New("no buffer space")}, NICReading{Ports: []PortReading{port}}, "no buffer space"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			reader := &nicReader{sys: sysfs(t), links: test.links, broken: map[string]time.Time{}}
+			reader := &nicReader{sys: rdmaCounters(t), links: test.links, broken: map[string]time.Time{}}
 			got, err := reader.read(test.nic, start)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("reading (-want +got):\n%s", diff)
@@ -51,7 +51,7 @@ func TestReadingANIC(t *testing.T) {
 
 // One counter that cannot be read costs itself, and is not touched again for a while.
 func TestCounterThatFailsIsLeftAlone(t *testing.T) {
-	root := sysfs(t)
+	root := rdmaCounters(t)
 	broken := filepath.Join(root, "class/infiniband/mlx5_0/ports/1/counters/port_rcv_data")
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
