@@ -94,6 +94,9 @@ type Config struct {
 	// LetGo runs an action while the agent has the GPU at a PCI address not open, and
 	// opens the driver anew after it, see nvml.Source. Nil: the agent never has any open.
 	LetGo func(ctx context.Context, pci string, action func(context.Context) error) error
+	// Settled reports whether what earlier claims left of the netdev of a PCI function is in
+	// order, see claim.Admission. Nil: it is.
+	Settled func(ctx context.Context, pci string) (bool, error)
 	// HostState returns a netdev with its state on the host as it is now, see
 	// claim.Admission. Nil: nobody reads it.
 	HostState func(netattach.DeviceIntent) (netattach.DeviceIntent, error)

@@ -88,7 +88,7 @@ func New(cfg Config) (*Driver, error) {
 		},
 	}
 	admission := &claim.Admission{
-		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, VFIO: cfg.VFIO, HostState: cfg.HostState, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
+		Uplinks: cfg.Uplinks, Partitioner: cfg.Partitioner, VFs: cfg.VFs, VFIO: cfg.VFIO, Settled: cfg.Settled, HostState: cfg.HostState, Partitions: cfg.Publish.Partitions, Journal: cfg.Journal, BootID: cfg.BootID,
 	}
 	var observe func(step, phase string, duration time.Duration, err error)
 	if cfg.Recorder != nil { // Release does without

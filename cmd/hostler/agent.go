@@ -172,7 +172,7 @@ func newAgent(ctx context.Context, s *service, front *driver.Front) (*agent, err
 	if a.driver, err = driver.New(driver.Config{
 		StatusClient: statusClient, AttachRecords: a.attacher.RecordsOf,
 		NodeName: cfg.NodeName, KubeClient: client, Paths: cfg.Paths, Front: front, BootID: boot, Journal: journal,
-		Attacher: a.attacher, HostState: a.attacher.HostState, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
+		Attacher: a.attacher, Settled: a.attacher.Settled, HostState: a.attacher.HostState, Networks: networks{definitions}, Recorder: driverRecorder{recorder},
 		Resolvers: a.node.resolvers, NodeAddresses: a.node.addresses, Rescan: a.observer.Rescan,
 		Features: a.features.Features, PublishFailed: a.features.Again, Publish: cfg.Publish, Partitioner: a.gpus, LetGo: a.gpus.LetGo, VFs: vfs, Uplinks: a.hardware.Uplinks, Events: events,
 	}); err != nil {

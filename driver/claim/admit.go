@@ -31,6 +31,9 @@ type Admission struct {
 	VFs VFs
 	// VFIO reads IOMMU groups; nil admits nothing to user space.
 	VFIO *vfio.Bus
+	// Settled reports whether what earlier claims left of the netdev of a PCI function is in
+	// order, see attach.Attacher. Nil: it is.
+	Settled func(ctx context.Context, pci string) (bool, error)
 	// HostState returns a netdev with its state on the host as it is now. Nil: nobody
 	// reads it, and what Multus takes comes home as the plan says it was.
 	HostState func(netattach.DeviceIntent) (netattach.DeviceIntent, error)
@@ -50,11 +53,14 @@ func (a *Admission) Admit(ctx context.Context, entry *Entry) error {
 			}
 		}
 		if device := &entry.Devices[i]; device.VF != nil {
-			if err := a.admitVF(entry, device); err != nil {
+			if err := a.admitVF(ctx, entry, device); err != nil {
 				return fmt.Errorf("VF %s: %w", nameOf(device, device.NIC.Name), err)
 			}
 		}
 		if device := &entry.Devices[i]; device.Network != nil && device.Network.External && a.HostState != nil {
+			if err := a.settled(ctx, device.NIC); err != nil {
+				return fmt.Errorf("NIC %s: %w", device.Name, err)
+			}
 			// When the agent sees the netdev again, Multus has it in the pod.
 			state, err := a.HostState(*device.Network)
 			if err != nil {

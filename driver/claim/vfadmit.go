@@ -5,16 +5,18 @@ package claim
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/hostler-dev/hostler/netattach"
+	"github.com/hostler-dev/hostler/topology"
 )
 
 // admitVF reads what will have to be restored. The journal is asked before the
 // PF: a claim that lets go of a VF restores it first and leaves the journal then.
-func (a *Admission) admitVF(entry *Entry, device *Device) error {
+func (a *Admission) admitVF(ctx context.Context, entry *Entry, device *Device) error {
 	if a.VFs == nil {
 		return errors.New("this agent runs without access to VFs")
 	}
@@ -26,6 +28,9 @@ func (a *Admission) admitVF(entry *Entry, device *Device) error {
 			return held
 		}
 	}
+	if err := a.settled(ctx, device.NIC); err != nil {
+		return err
+	}
 	state, err := a.VFs.VF(device.vf())
 	if err != nil {
 		return fmt.Errorf("read what has to be restored afterwards: %w", err)
@@ -36,6 +41,19 @@ func (a *Admission) admitVF(entry *Entry, device *Device) error {
 		return fmt.Errorf("the driver of its PF (%s) does not tell %s, so it could not be restored afterwards; leave it out of the NICConfig, or ask for NICs whose driver does", change.PF, strings.Join(unknown, ", "))
 	}
 	return change.judge()
+}
+
+// settled has a netdev be as it was before earlier claims when it is read how it is. One
+// that is still on its way home from them is waited for.
+func (a *Admission) settled(ctx context.Context, nic *topology.NIC) error {
+	if a.Settled == nil || nic.Link == nil {
+		return nil
+	}
+	settled, err := a.Settled(ctx, nic.Placement.PCI)
+	if err == nil && !settled {
+		err = fmt.Errorf("%w; the kubelet tries again", ErrNetdevAway)
+	}
+	return err
 }
 
 // unknownOf names the settings that are wanted and whose present value is not told.

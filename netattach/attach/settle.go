@@ -7,6 +7,7 @@ package attach
 import (
 	"cmp"
 	"context"
+	"slices"
 
 	"k8s.io/klog/v2"
 
@@ -39,6 +40,32 @@ func (a *Attacher) settle(ctx context.Context, records []Record, device netattac
 			}
 		}
 	}
+}
+
+// Settled reports whether claims that are over have left nothing to be put in order of the
+// network device of the PCI function; what of it is on the host is put in order now. It is
+// false while the device has yet to come home. For who notes how the device is before the
+// next claim changes that.
+func (a *Attacher) Settled(ctx context.Context, pci string) (bool, error) {
+	records, err := a.records.list()
+	if err != nil {
+		return false, err
+	}
+	awaits := func(r Record) bool {
+		return r.State == StateDetached && slices.ContainsFunc(r.Intent.Devices, func(d netattach.DeviceIntent) bool { return d.PCI == pci && d.Child == nil })
+	}
+	for _, record := range records {
+		if !awaits(record) {
+			continue
+		}
+		if err := a.reconcile(ctx, record); err != nil {
+			return false, err
+		}
+		if record, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID); err != nil || found && awaits(record) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // unclaimed is a device whose claim is over, with the address that it had before that.

@@ -161,7 +161,7 @@ func (n *node) attachWithMAC(t *testing.T) (before string) {
 	before = n.host.Link(t, "rail0").Attrs().HardwareAddr.String()
 	n.setMAC(t, n.host, "rail0", claimsMAC)
 	device := n.device(t, "rail0", "net1", "10.1.0.5/24")
-	device.UnclaimedMAC = before
+	device.UnclaimedMAC, device.PCI = before, "0000:1d:00.1"
 	n.claim("claim-1", nil, device)
 	if err := n.attacher.Attach(context.Background(), n.sandbox); err != nil {
 		t.Fatal(err)
