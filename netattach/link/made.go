@@ -17,6 +17,13 @@ import (
 // interface of that name, if it is another than the index says, or if it lacks one of the
 // addresses; their prefixes do not matter, because plugins may answer with those of their
 // networks.
+//
+// The kernel counts indices up (dev_index_reserve), so whoever makes the interface anew has
+// its index only by asking for it by number. That takes CAP_NET_ADMIN, with which MAC address,
+// alias and parent can be asked for, too: to compare them would catch nobody, and would
+// refuse pods whose own programs change the address. Of when an interface was made the
+// kernel tells nothing. It is its pod alone that is worse off: a container that has
+// CAP_NET_ADMIN starts in no pod that is limited.
 func Made(pod int, promised netattach.InterfaceState) (netattach.InterfaceState, error) {
 	there, err := open(pod)
 	if err != nil {
