@@ -47,6 +47,9 @@ func decode(raw []byte, accepted []runtime.Object) (runtime.Object, error) {
 		serializer.SerializerOptions{Yaml: true, Strict: true})
 	_, _, err = strict.Decode(raw, nil, object)
 	if err == nil {
+		if err := alone(raw, object); err != nil {
+			return nil, err
+		}
 		return object, nil
 	}
 	faults, rest, unread := reread(raw, object)

@@ -3,10 +3,14 @@ package v1alpha1
 // What the decoder refuses without saying where: it names a field that is there twice
 // without its path, and of a duration that it cannot read not even the field. So a text
 // that was refused is read once more for these, all of them, with the line of each. What
-// is wrong besides is found in the text without them.
+// is wrong besides is found in the text without them. And what it passes over: all that
+// follows the first document.
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"strconv"
@@ -17,6 +21,25 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
+
+// alone refuses documents after the first, which the decoder does not look at. Nothing but
+// an end of the first may follow.
+func alone(raw []byte, object runtime.Object) error {
+	if !bytes.Contains(raw, []byte("\n---")) {
+		return nil
+	}
+	documents := yaml.NewDecoder(bytes.NewReader(raw))
+	for i := 0; ; i++ {
+		var document yaml.Node
+		err := documents.Decode(&document)
+		switch {
+		case errors.Is(err, io.EOF) || err != nil && i == 0: // the first has been read by another decoder
+			return nil
+		case i > 0 && (err != nil || len(document.Content) > 0 && document.Content[0].Tag != "!!null"):
+			return fmt.Errorf("%s: more follows after a line ---, and would not be heeded; write one object", kindOf(object))
+		}
+	}
+}
 
 // rereading of a text collects faults and mends them in the nodes that it sees.
 type rereading struct {

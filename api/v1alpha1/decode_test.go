@@ -127,6 +127,26 @@ func TestDecodeAgentConfigTellsAllFaultsWithTheirLines(t *testing.T) {
 	}
 }
 
+func TestDecodeAgentConfigTakesOneDocument(t *testing.T) {
+	const config = "apiVersion: hostler.dev/v1alpha1\nkind: AgentConfig\nnodeName: worker\n"
+	for name, test := range map[string]struct {
+		text  string
+		taken bool
+	}{
+		"begun by ---":        {"---\n" + config, true},
+		"ended by ---":        {config + "---\n", true},
+		"ended by a comment":  {config + "---\n# no more\n", true},
+		"a second one":        {config + "---\n" + config, false},
+		"a list":              {config + "--- [1]\n", false},
+		"what cannot be read": {config + "---\n}\n", false},
+	} {
+		_, err := DecodeAgentConfig([]byte(test.text))
+		if (err == nil) != test.taken || err != nil && !strings.Contains(err.Error(), "write one object") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func mustRead(f *testing.F, path string) []byte {
 	f.Helper()
 	raw, err := os.ReadFile(path)

@@ -22,8 +22,8 @@ import (
 // its index only by asking for it by number. That takes CAP_NET_ADMIN, with which MAC address,
 // alias and parent can be asked for, too: to compare them would catch nobody, and would
 // refuse pods whose own programs change the address. Of when an interface was made the
-// kernel tells nothing. It is its pod alone that is worse off: a container that has
-// CAP_NET_ADMIN starts in no pod that is limited.
+// kernel tells nothing. It is its pod alone that is worse off: no container that has
+// CAP_NET_ADMIN starts with a claim in a pod that is limited.
 func Made(pod int, promised netattach.InterfaceState) (netattach.InterfaceState, error) {
 	there, err := open(pod)
 	if err != nil {
