@@ -1,12 +1,12 @@
 package e2e
 
-// Many pods and few GPUs: all are created at once, the scheduler queues them, and
+// Many pods and few GPUs: there are always more than can run, the scheduler queues them, and
 // each runs for a moment on what another has just let go. In the second round the agent
 // dies and the runtime restarts meanwhile. After each round, with the pods still there
 // and only ended, nobody may hold anything: not the agent, not the kubelet, not the hardware.
 //
-// A pod costs two cores half a second, most of it without any claim, so that two hundred of
-// them twice have a command of their own, make test-churn.
+// A pod costs two cores almost half a second, most of it without any claim. So there are no more
+// containers, networks and pods that wait than show something.
 
 import (
 	"encoding/json"
@@ -36,7 +36,8 @@ func churnPods(t *testing.T, otherwise int) int {
 	return pods
 }
 
-// churnUnit is the least number of pods of which every kind's share is a whole one.
+// churnUnit is the least number of pods of which every kind's share is a whole one. So many are
+// created together, and the next ones when no more than that are left.
 const churnUnit = 25
 
 // churning is one kind of pod: what its claim asks for and what it must see. Those
@@ -66,10 +67,13 @@ func churnKinds() []churning {
 		{"limits", 16, func(_, name string, _ int) string {
 			return brief(name, "", true, briefly("main", seesOneGPU, "limits: {hostler.dev/gpu: 1}"))
 		}},
-		// Two or three pods of two containers share a claim.
+		// Two or three pods share a claim, in one of them two containers.
 		{"shared", 24, func(kind, name string, number int) string {
-			return brief(name, fmt.Sprintf("resourceClaimName: %s-%d", kind, sharedClaim(number)), false,
-				briefly("one", seesOneGPU, useClaim), briefly("two", seesOneGPU, useClaim))
+			containers := []string{briefly("one", seesOneGPU, useClaim)}
+			if number%5 == 0 || number%5 == 3 {
+				containers = append(containers, briefly("two", seesOneGPU, useClaim))
+			}
+			return brief(name, fmt.Sprintf("resourceClaimName: %s-%d", kind, sharedClaim(number)), number%2 == 0, containers...)
 		}},
 	}
 }
@@ -95,7 +99,7 @@ func briefly(name, script, resources string) string {
 
 func TestManyPodsThroughEightGPUs(t *testing.T) {
 	s := newScenario(t)
-	pods := churnPods(t, churnUnit)
+	pods := churnPods(t, 200)
 	before := s.node.snapshot(t)
 	s.apply(template("gpu", requests(request("gpu", oneGPU))),
 		template("gpu-nic", requests(request("gpu", oneGPU), request("nic", anyNIC))+samePCIeRoot+
@@ -117,24 +121,14 @@ func TestManyPodsThroughEightGPUs(t *testing.T) {
 func (s *scenario) churn(round string, pods int, kinds []churning, before snapshot, faults map[int]func()) {
 	s.Helper()
 	began := time.Now()
-	var manifests []string
-	for _, kind := range kinds {
-		for i := range pods * kind.share / 100 {
-			manifests = append(manifests, kind.pod(kind.name, fmt.Sprintf("%s-%s-%d", round, kind.name, i), i))
-		}
-	}
-	if len(manifests) != pods {
-		s.Fatalf("the kinds make %d pods, want %d", len(manifests), pods)
-	}
-	if _, err := command(s.ctx, strings.Join(manifests, "\n---\n"), "kubectl", "-n", s.namespace, "create", "-f", "-"); err != nil {
-		s.Fatal(err)
-	}
-	created := time.Since(began)
-	most, progress := -1, time.Now()
+	created, most, progress := 0, -1, time.Now()
 	for most < pods {
+		if created < pods && created-max(most, 0) <= churnUnit {
+			created += s.createUnit(round, kinds, created/churnUnit)
+		}
 		time.Sleep(2 * time.Second) // polling pace: each look costs as much as a pod
 		running := len(strings.Fields(s.kubectl("get", "pods", "--field-selector=status.phase!=Succeeded", "-o", "name")))
-		if ended := pods - running; ended > most {
+		if ended := created - running; ended > most {
 			most, progress = ended, time.Now()
 		}
 		for after, fault := range faults {
@@ -155,7 +149,26 @@ func (s *scenario) churn(round string, pods int, kinds []churning, before snapsh
 	s.eventually("nothing is held once all pods have ended", func() error { return s.holdsNothing(before) })
 	// One call: a pod that has ended needs nobody's leave to go.
 	s.kubectl("delete", "--raw", "/api/v1/namespaces/"+s.namespace+"/pods?gracePeriodSeconds=0")
-	s.Logf("round %s: %d pods created in %s, ended after %s", round, pods, created.Round(100*time.Millisecond), took.Round(100*time.Millisecond))
+	s.Logf("round %s: %d pods ended after %s", round, pods, took.Round(100*time.Millisecond))
+}
+
+// createUnit creates the number-th churnUnit of pods, of all kinds, and returns how many they are.
+func (s *scenario) createUnit(round string, kinds []churning, number int) int {
+	s.Helper()
+	var manifests []string
+	for _, kind := range kinds {
+		each := churnUnit * kind.share / 100
+		for i := number * each; i < (number+1)*each; i++ {
+			manifests = append(manifests, kind.pod(kind.name, fmt.Sprintf("%s-%s-%d", round, kind.name, i), i))
+		}
+	}
+	if len(manifests) != churnUnit {
+		s.Fatalf("the kinds make %d pods, want %d", len(manifests), churnUnit)
+	}
+	if _, err := command(s.ctx, strings.Join(manifests, "\n---\n"), "kubectl", "-n", s.namespace, "create", "-f", "-"); err != nil {
+		s.Fatal(err)
+	}
+	return churnUnit
 }
 
 // holdsNothing is nil if neither agent nor kubelet nor hardware knows of a claim any more.

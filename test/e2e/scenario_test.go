@@ -31,7 +31,7 @@ func newScenario(t *testing.T) *scenario {
 // the node is as it was.
 func newScenarioOn(t *testing.T, node *bed) *scenario {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	s := &scenario{T: t, ctx: ctx, namespace: strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test")), node: node}
 	before := node.snapshot(t)
 	s.eventually("the namespace is made, one of an earlier run gone", func() error { _, err := s.try("create", "namespace", s.namespace); return err })

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 }
 
 func runSuite(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	ctx, cancel := context.WithCancel(context.Background()) // go test's -timeout is the limit
 	defer cancel()
 	started := time.Now()
 	if testbed, err = cluster.Start(ctx, cluster.Options{
