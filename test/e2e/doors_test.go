@@ -85,11 +85,11 @@ func TestSandboxesThatTheHookMissed(t *testing.T) {
 // kubelet needs that for something else first, another pod is tried.
 func (s *scenario) preparedBefore(event func(*scenario)) string {
 	s.Helper()
-	for try := range 4 {
+	for try := range 8 {
 		name := fmt.Sprintf("new%d", try)
 		must(s.T, testbed.StopRuntime(s.node.Name))
 		s.apply(guarded(name)...)
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // polling pace
+		for deadline := time.Now().Add(4 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // polling pace
 			if s.prepared(name) == nil {
 				event(s)
 				return name
