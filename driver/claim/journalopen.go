@@ -94,12 +94,16 @@ func openOn(ctx context.Context, d disk, path string, specs cdi.Directory) (*Jou
 			return nil, err
 		}
 	}
+	// What was set aside says more of a claim than its spec, unless this may be the later one.
+	taken := fault == nil && j.takeAsides(ctx)
 	// A journal that is not complete yet was written by an agent that may not have been
 	// able to read all specs.
 	rebuilt := j.readSpecs(ctx, specs, fault != nil || j.incomplete)
 	j.report(ctx, fault, aside, rebuilt)
 	changed := rebuilt.restored > 0 || aside != ""
-	taken := j.takeAsides(ctx)
+	if fault != nil {
+		taken = j.takeAsides(ctx)
+	}
 	if changed || taken {
 		j.mu.Lock()
 		j.incomplete = j.incomplete || changed

@@ -104,7 +104,8 @@ func (j *Journal) readAside(file string) (*record, error) {
 	return j.withSlots(file, r)
 }
 
-// withSlots adds to what the file says what its slots do. Agents that know none left these where they were, where the next write would go.
+// withSlots adds to what the file says what its slots do. Agents that know none left these
+// where they were, where the next write would go.
 func (j *Journal) withSlots(file string, r *record) (*record, error) {
 	latest, err := j.codec.latest(r, recentPath(file))
 	if err != nil || latest != r {

@@ -216,3 +216,24 @@ func TestSpecsThatAnEarlierVersionCouldNotReadAreTakenLater(t *testing.T) {
 		t.Error("a complete journal has taken an entry from a spec, which is reconciliation's to remove")
 	}
 }
+
+// The claim was being undone, in which its spec is of no more use.
+func TestWhatWasSetAsideSaysMoreThanASpec(t *testing.T) {
+	directory := t.TempDir()
+	r := upgraded(t, directory)
+	newRoom(t, directory, boot) // the earlier version
+	spec := r.cdi.File("uid-machine")
+	raw := strings.ReplaceAll(string(mustRead(t, spec)), journalGroup+"/v3", journalGroup+"/v2")
+	asides, err := filepath.Glob(r.path + ".v3-*Z")
+	if err = errors.Join(err, os.WriteFile(spec, []byte(raw), 0o600)); err != nil || len(asides) != 1 {
+		t.Fatal(asides, err)
+	}
+	ending := inUserSpace()
+	ending.Ending = "the CDI directory cannot be written"
+	file, err := r.journal.codec.encode(&record{Entries: []*Entry{ending}})
+	if err = errors.Join(err, os.WriteFile(asides[0], file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	back := newRoom(t, directory, boot)
+	sameEntries(t, "taken back", []*Entry{ending}, []*Entry{back.journal.Entry("uid-machine")})
+}
