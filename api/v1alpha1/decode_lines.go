@@ -152,7 +152,7 @@ func (r *rereading) duration(node *yaml.Node, path string) {
 	if node.Kind == yaml.AliasNode {
 		value = node.Alias
 	}
-	why := ""
+	var why string
 	_, err := time.ParseDuration(value.Value)
 	_, notNumber := strconv.ParseFloat(value.Value, 64)
 	switch {

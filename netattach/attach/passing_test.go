@@ -15,8 +15,8 @@ import (
 	"github.com/hostler-dev/hostler/netattach/internal/nettest"
 )
 
-// obstruct has the path lead nowhere that can be told, and returns how to clear it.
-func obstruct(t *testing.T, path string) (clear func()) {
+// obstruct has the path lead nowhere that can be told, and returns how to clear it up.
+func obstruct(t *testing.T, path string) (clearUp func()) {
 	t.Helper()
 	if err := errors.Join(os.Rename(path, path+".away"), os.Symlink(path, path)); err != nil {
 		t.Fatal(err)
@@ -52,16 +52,16 @@ func TestPluginsAreAskedOnceTheyCanBe(t *testing.T) {
 			var told []string
 			n.attacher.cfg.Checked = func(_ netattach.PodReference, _ types.UID, wrong string) { told = append(told, wrong) }
 			n.called(t)
-			clear := func() {}
+			clearUp := func() {}
 			if path := test.hindered(n); path != "" {
-				clear = obstruct(t, path)
+				clearUp = obstruct(t, path)
 			}
 			for range 2 {
 				if err := n.attacher.CheckAdopted(test.ctx); (err == nil) != (test.ctx.Err() != nil) {
 					t.Errorf("while it lasts: %v", err)
 				}
 			}
-			clear()
+			clearUp()
 			if len(told)+len(n.called(t))+len(n.faults(t)) != 0 {
 				t.Errorf("while it lasted: told %q, on record %v", told, n.faults(t))
 			}
@@ -113,14 +113,14 @@ func TestPodWhoseNamespaceCannotBeOpenedKeepsWhatItHas(t *testing.T) {
 	n := newNode(t)
 	n.claim("claim-1", nil, n.device(t, "rail0", "net1", "10.1.0.5/24"))
 	n.attach(t)
-	clear := obstruct(t, n.sandbox.NetNS)
+	clearUp := obstruct(t, n.sandbox.NetNS)
 	if err := n.attacher.Admit(context.Background(), Container{Sandbox: n.sandbox, Claim: "claim-1"}, n.pod.FD); err != nil {
 		t.Errorf("its next container: %v", err)
 	}
 	if err := n.attacher.Reconcile(context.Background()); err == nil {
 		t.Error("nobody is told that it cannot be opened")
 	}
-	clear()
+	clearUp()
 	if record, found, err := n.attacher.records.read("claim-1", "pod-1"); err != nil || !found || record.State != StateAttached || !n.pod.Has(t, "net1") {
 		t.Errorf("%v; its record is %+v", err, record)
 	}
