@@ -23,7 +23,7 @@ func TestSamples(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
 		switch filepath.Base(file) {
 		case needPairs, needShares:
-			continue // TestPair and TestShareIsNoNetdev apply them
+			continue // TestPair and TestSharedNICs apply them
 		}
 		t.Run(name, func(t *testing.T) {
 			on := &node1

@@ -1,7 +1,7 @@
 package e2e
 
 // Shared NICs: pods with parts of one NIC's bandwidth, each with a child of its own.
-// Sharing is an option of the chart, so the scenario upgrades the release, and back.
+// Sharing is an option of the chart, so the release is upgraded for both scenarios, and back.
 
 import (
 	"fmt"
@@ -55,9 +55,14 @@ func macvlan(address string) string {
 	return config("nic", nicConfig("share0", address, "mode: macvlan"))
 }
 
-func TestPodsShareANIC(t *testing.T) {
+func TestSharedNICs(t *testing.T) {
+	newScenario(t).shareNICs()
+	t.Run("of-two-pods", podsShareANIC)
+	t.Run("are-no-netdevs", shareIsNoNetdev)
+}
+
+func podsShareANIC(t *testing.T) {
 	s := newScenario(t)
-	s.shareNICs()
 	before, address := s.node.snapshot(t), s.sharedNIC()
 	s.apply(
 		template("small", requests(share(address, "20M"))+macvlan("192.168.79.1/24")), pod("small", "small", ""),
@@ -118,9 +123,8 @@ func (s *scenario) limitsWhatIsSent(from, address string, bitsPerSecond int) {
 }
 
 // A share is for a child: whoever wants the netdev itself is told what to write.
-func TestShareIsNoNetdev(t *testing.T) {
+func shareIsNoNetdev(t *testing.T) {
 	s := newScenario(t)
-	s.shareNICs()
 	s.applySample(needShares)
 	if a, b := s.allocated("shared-nic-a"), s.allocated("shared-nic-b"); a != b {
 		t.Errorf("the sample's pods have %s and %s, want shares of one NIC", a, b)
