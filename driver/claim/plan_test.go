@@ -119,12 +119,21 @@ func TestEntryKeepsNothingOfAGPUThatNoStepNeeds(t *testing.T) {
 	for link := range 18 {
 		linked.NVLinks = append(linked.NVLinks, topology.NVLink{Link: link, Active: true, Peer: topology.NVLinkPeerSwitch, PeerPCI: "0000:07:00.0"})
 	}
-	entry, err := Plan(PlanInput{Claim: allocated("c", onGPU(linked.Name)), NodeName: node, Snapshot: snapshot})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := entry.Devices[0].GPU; got.NVLinks != nil || got.UUID != linked.UUID || got.Placement.PCI != linked.Placement.PCI {
-		t.Errorf("the entry has %+v", got)
+	for _, test := range []struct {
+		name  string
+		claim *resourceapi.ResourceClaim
+		links int
+	}{
+		{"with the driver", allocated("c", onGPU(linked.Name)), 0},
+		{"in user space, where nobody else knows its links", with(allocated("c", onGPU(linked.Name)), claim, vfioGPU), 18},
+	} {
+		entry, err := Plan(PlanInput{Claim: test.claim, NodeName: node, Snapshot: snapshot})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := entry.Devices[0].GPU; len(got.NVLinks) != test.links || got.UUID != linked.UUID || got.Placement.PCI != linked.Placement.PCI {
+			t.Errorf("%s: the entry has %+v", test.name, got)
+		}
 	}
 	if len(linked.NVLinks) != 18 {
 		t.Error("the machine lost its NVLinks")

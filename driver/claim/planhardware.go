@@ -36,10 +36,14 @@ func planGPU(in PlanInput, device *Device, found parts, configs []given) error {
 		}
 	}
 	copied := *gpu
-	// How the GPU is and could be cut, and what it is linked to, is nothing that a claim
-	// keeps: it would be most of the entry, in the journal and in the CDI spec, all of
-	// which the runtime reads again at each change of one.
-	copied.MIG, copied.NVLinks = nil, nil
+	// How the GPU is and could be cut is nothing that a claim keeps.
+	copied.MIG = nil
+	// Nor is what it is linked to: it would be most of the entry, in the journal and in the
+	// CDI spec, all of which the runtime reads again at each change of one. Only in user
+	// space, where NVML does not see it, the GPU is published as the claim remembers it.
+	if device.VFIO == nil {
+		copied.NVLinks = nil
+	}
 	device.GPU, device.Capabilities = &copied, config.DriverCapabilities
 	if p := found.partition; p != nil {
 		device.Partition = &Partition{Profile: p.Profile.Name, ProfileID: p.Profile.ID, Placement: p.Placement}
