@@ -66,7 +66,9 @@ func (a *Admission) Admit(ctx context.Context, entry *Entry) error {
 			if err != nil {
 				return fmt.Errorf("note how NIC %s is on the host: %w", device.Name, err)
 			}
-			state.HostMAC = device.Network.HostMAC // which a VF gets only after this
+			if device.VF != nil && device.VF.Wanted.MAC != nil {
+				state.HostMAC = device.Network.HostMAC // which the VF gets only after this
+			}
 			device.Network = &state
 		}
 		if device := &entry.Devices[i]; device.VFIO != nil {

@@ -95,7 +95,8 @@ func (a *Attacher) reconcile(ctx context.Context, record Record) error {
 	// The driver need not know claims that want nothing of the network; their
 	// records go with the sandbox or with Release.
 	if _, prepared := a.cfg.Intents.Intent(record.Intent.ClaimUID); !prepared && !idle(record.Intent) {
-		if a.cfg.Withheld != nil && a.cfg.Withheld(record.Intent.ClaimUID) {
+		// Of one that is over nothing is in a pod any more that would have to be left there.
+		if record.State != StateDetached && a.cfg.Withheld != nil && a.cfg.Withheld(record.Intent.ClaimUID) {
 			return nil
 		}
 		klog.FromContext(ctx).Info("Taking back what an unprepared claim left attached", "claim", klog.KRef(record.Intent.ClaimNamespace, record.Intent.ClaimName), "pod", klog.KRef(record.Pod.Namespace, record.Pod.Name))

@@ -61,7 +61,8 @@ func sameDevice(x, y netattach.DeviceIntent) bool {
 // recall is the device with what a record has of it. Here says that the record is of
 // the namespace to which the device goes.
 func (a *Attacher) recall(ctx context.Context, records []Record, device, known netattach.DeviceIntent, here bool) (_ netattach.DeviceIntent, err error) {
-	device.HostMAC, device.HostMTU, device.HostUp = known.HostMAC, known.HostMTU, known.HostUp
+	device.HostName, device.HostMAC = known.HostName, known.HostMAC
+	device.HostMTU, device.HostUp = known.HostMTU, known.HostUp
 	device.HostAddresses, device.HostState = known.HostAddresses, known.HostState
 	device.Child, device.RDMA = known.Child, known.RDMA
 	if here {

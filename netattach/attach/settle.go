@@ -59,13 +59,38 @@ func (a *Attacher) Settled(ctx context.Context, pci string) (bool, error) {
 			continue
 		}
 		if err := a.reconcile(ctx, record); err != nil {
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			klog.FromContext(ctx).Error(err, "A network device is not as it was before another claim had it", "pci", pci)
+		}
+		record, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID)
+		if err != nil {
 			return false, err
 		}
-		if record, found, err := a.records.read(record.Intent.ClaimUID, record.Pod.UID); err != nil || found && awaits(record) {
-			return false, err
+		if found && awaits(record) && !a.netdevHome(ctx, record, pci) {
+			return false, nil
 		}
 	}
 	return true, nil
+}
+
+// netdevHome reports whether the PCI function's netdev is on the host, and puts it in order
+// as far as that can be. The record may wait for its RDMA device, or for a setting that
+// cannot be given back: whoever gets the netdev next is not to suffer for either.
+func (a *Attacher) netdevHome(ctx context.Context, record Record, pci string) bool {
+	for _, device := range record.Intent.Devices {
+		if device.PCI != pci || device.Child != nil || !device.HasNetdev() {
+			continue
+		}
+		if _, prepared := a.cfg.Intents.Intent(record.Intent.ClaimUID); !prepared {
+			device = unclaimed(device)
+		}
+		if found, _ := a.host.Restore(ctx, device); !found { // what cannot be restored was told above
+			return false
+		}
+	}
+	return true
 }
 
 // unclaimed is a device whose claim is over, with the address that it had before that.

@@ -77,8 +77,8 @@ func (s *space) remember(device netattach.DeviceIntent) (netattach.DeviceIntent,
 	for _, address := range device.HostState.Addresses {
 		device.HostAddresses = append(device.HostAddresses, address.Prefix)
 	}
-	// The plan's address may be of a moment when the last claim's was still on it.
-	device.HostMAC = link.Attrs().HardwareAddr.String()
+	// The plan's name and address may be of a moment when the last claim's were still on it.
+	device.HostName, device.HostMAC = link.Attrs().Name, link.Attrs().HardwareAddr.String()
 	device.HostMTU, device.HostUp = link.Attrs().MTU, link.Attrs().RawFlags&unix.IFF_UP != 0
 	return device, nil
 }
