@@ -63,7 +63,7 @@ func (j *Journal) setAside(ctx context.Context, fault error) (string, error) {
 	}
 	aside := fmt.Sprintf("%s.%s-%s", j.path, what, time.Now().UTC().Format("20060102T150405.000000000Z"))
 	for _, file := range j.asides(ctx, "") {
-		if sameFile(file, j.path) { // by an agent that could not write after that
+		if sameFile(file, j.path) && j.asideKind(file) == what { // by an agent that could not write after that
 			aside = file
 		}
 	}

@@ -316,3 +316,22 @@ func TestPowerFailsWhileALaterJournalIsSetAside(t *testing.T) {
 		}
 	})
 }
+
+// A disk that failed once made the journal a damaged one, and then let nobody write another.
+// Now it reads well, as a later version's.
+func TestLaterJournalThatWasTakenForDamagedIsTakenBack(t *testing.T) {
+	n := asideNode{t, inMemory(t)}
+	n.upgrade()
+	damaged := n.path() + "." + asideDamaged + "-20260101T000000.000000000Z"
+	for _, suffix := range []string{"", recentPath("")} {
+		if err := os.Link(n.path()+suffix, damaged+suffix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j, _ := n.open(0)
+	n.work(j)
+	n.relabel("journal.v3-*", "v3", "v2")
+	if j, _ := n.open(0); claimsOf(j) != "late plain stays" {
+		t.Errorf("the later version finds claims %q", claimsOf(j))
+	}
+}
