@@ -134,6 +134,13 @@ func signal(c chan struct{}) {
 	}
 }
 
+func drain(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+	}
+}
+
 // Run samples and renders until ctx ends.
 func (e *Exporter) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -166,6 +173,8 @@ func (e *Exporter) Run(ctx context.Context) error {
 			return nil
 		case <-e.cfg.Clock.After(e.cfg.RenderInterval):
 		}
+		drain(e.dirty)
+		drain(e.newSnapshot)
 		earlier := changed
 		changed = e.cfg.Ledger.Changed()
 		select {

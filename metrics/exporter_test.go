@@ -208,7 +208,8 @@ func TestAllDevicesAreMeasuredAtOneTime(t *testing.T) {
 	for after, want := range map[time.Duration]time.Duration{
 		0:                                 5 * time.Second,
 		30 * time.Millisecond:             4970 * time.Millisecond,
-		4999 * time.Millisecond:           time.Millisecond,
+		2500 * time.Millisecond:           2500 * time.Millisecond,
+		4999 * time.Millisecond:           5001 * time.Millisecond,
 		5 * time.Second:                   5 * time.Second,
 		time.Hour + 1200*time.Millisecond: 3800 * time.Millisecond,
 	} {

@@ -77,9 +77,14 @@ func (s *series[T]) run(ctx context.Context) {
 	}
 }
 
-// untilNext is how long to pause until all devices are measured again.
+// untilNext is how long to pause until all devices are measured again, or once more if one
+// takes so long to answer that it would hardly have a pause.
 func (s *series[T]) untilNext(now time.Time) time.Duration {
-	return s.interval - now.Sub(s.base)%s.interval
+	pause := s.interval - now.Sub(s.base)%s.interval
+	if pause < s.interval/2 {
+		pause += s.interval
+	}
+	return pause
 }
 
 // view returns the newest sample, nil if it is older than three intervals.
