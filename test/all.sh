@@ -27,6 +27,7 @@ cat "$notes/e2e.log"
 echo; echo "=== summary"
 failed=0
 for name in "${stages[@]}"; do
+  result=FAILED took=0 # of a stage that did not live to say how it went
   read -r result took <"$notes/$name"
   [ "$result" = passed ] || failed=$((failed + 1))
   printf '%-14s %-7s %5d s\n' "$name" "$result" "$took"

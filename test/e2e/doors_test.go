@@ -89,7 +89,11 @@ func (s *scenario) preparedBefore(event func(*scenario)) string {
 		name := fmt.Sprintf("new%d", try)
 		must(s.T, testbed.StopRuntime(s.node.Name))
 		s.apply(guarded(name)...)
-		for deadline := time.Now().Add(4 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // polling pace
+		within := 4 * time.Second
+		if try >= 6 { // the machine is slow
+			within = 20 * time.Second
+		}
+		for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // polling pace
 			if s.prepared(name) == nil {
 				event(s)
 				return name

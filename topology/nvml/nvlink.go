@@ -121,7 +121,7 @@ func (r *reading) link(number int, port *nvlinkPort) (topology.NVLink, linkAnswe
 			link.PeerPCI = pci
 		}
 	}) && complete
-	if complete {
+	if complete && link.Peer != topology.NVLinkPeerUnknown { // which may yet be known
 		port.whole = &link
 	}
 	return link, answer

@@ -63,8 +63,11 @@ nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set) {
     char path[PATH_MAX];
     sim_path("", path, sizeof path);
     s->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (s->inotify >= 0)
-        inotify_add_watch(s->inotify, path, IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF);
+    if (s->inotify >= 0 &&
+        inotify_add_watch(s->inotify, path, IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF) < 0) {
+        close(s->inotify);
+        s->inotify = -1;
+    }
     struct stat st;
     sim_path("events", path, sizeof path);
     if (stat(path, &st) == 0)
@@ -153,7 +156,7 @@ static long long now_ms(void) {
 }
 
 // doze returns when something changed in the control folder, or the time is over.
-// Without inotify (its instances are few on a machine) it looks ten times a second.
+// Without inotify (its instances and watches are few on a machine) it looks ten times a second.
 static void doze(struct nvmlEventSet_st *s, long long left) {
     struct pollfd p = {.fd = s->inotify, .events = POLLIN};
     char changes[4096];
