@@ -2,6 +2,7 @@ package nvml
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
