@@ -104,7 +104,7 @@ func live(j *Journal, claim types.UID, changes []change) (want *Entry, fault err
 			fault = errors.Join(fault, err)
 		}
 		if got := j.Entry(claim); got != want {
-			fault = errors.Join(fault, fmt.Errorf("change %d (%s, %v) of claim %s: the journal says %+v, want %+v", i, c.What, err, claim, got, want))
+			fault = errors.Join(fault, fmt.Errorf("change %d (%s, %q) of claim %s: the journal says %+v, want %+v", i, c.What, fmt.Sprint(err), claim, got, want))
 		}
 		if i%3 > 0 { // the others never say that they will not come
 			for _, done := range arrived {

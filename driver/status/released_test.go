@@ -58,7 +58,7 @@ func TestClaimWhoseDriverWasDeadAtItsEndIsNotReady(t *testing.T) {
 			s.holds(leftOf())
 			w.Review()
 		}},
-		"an earlier agent ended it, and its partition is removed": {[]*claim.Entry{leftOf()}, func(s *server, w *Writer) {
+		"an earlier agent ended it, and its partition is removed": {[]*claim.Entry{leftOf()}, func(_ *server, w *Writer) {
 			w.Unprepared("uid")
 		}},
 	} {
