@@ -57,7 +57,7 @@ type ExporterConfig struct {
 type Exporter struct {
 	cfg     ExporterConfig
 	kubelet *kubelet
-	// base is when all devices were measured, or one of the intervals before or after it.
+	// base is from when the intervals of all devices are counted.
 	base time.Time
 	// families is the specification, made once.
 	families []family
